@@ -1,0 +1,372 @@
+//! What a user appends and what a reader gets back.
+
+use std::fmt;
+use std::ops::Range;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::codec;
+use crate::error::{Error, ErrorKind};
+
+/// The global number of an event: 1, 2, 3 … without gaps; 0 is *before the first*.
+///
+/// Ranges are always *after* a position, so a checkpoint is passed on as it is: `read(after)`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Position(u64);
+
+impl Position {
+    /// Before the first event.
+    pub const START: Position = Position(0);
+    /// After every event there will ever be; where a backward read starts.
+    pub const END: Position = Position(u64::MAX);
+
+    /// The position with this number.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Position(number)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) const fn next(self) -> Self {
+        Position(self.0.saturating_add(1))
+    }
+
+    pub(crate) const fn plus(self, count: u64) -> Self {
+        Position(self.0.saturating_add(count))
+    }
+
+    pub(crate) const fn previous(self) -> Self {
+        Position(self.0.saturating_sub(1))
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The number of an event in its stream, which is how many events the stream had with it; 0 is *no such stream*.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Version(u64);
+
+impl Version {
+    /// The version of a stream without events.
+    pub const NONE: Version = Version(0);
+    /// After every version there will ever be; where a backward read starts.
+    pub const END: Version = Version(u64::MAX);
+
+    /// The version with this number.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Version(number)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) const fn next(self) -> Self {
+        Version(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How the bytes of a payload are to be read. Stored with every event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Encoding {
+    /// Bytes whose meaning is the application's own.
+    Raw,
+    /// JSON text.
+    Json,
+    /// bincode 2 with fixed-width integers, little-endian.
+    Bincode,
+}
+
+impl Encoding {
+    /// The word used by the command line: `raw`, `json`, `bincode`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Encoding::Raw => "raw",
+            Encoding::Json => "json",
+            Encoding::Bincode => "bincode",
+        }
+    }
+}
+
+impl fmt::Display for Encoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A fact to append: a type, a payload, tags and optional metadata, under a unique id.
+///
+/// Names, tags and sizes are checked when the event is appended, before a byte is written.
+///
+/// ```
+/// # fn main() -> Result<(), everfold::Error> {
+/// let sold = everfold::Event::json("sold", &("hats", 2))?.tag("customer:jsmith").metadata(b"via web");
+/// assert_eq!(sold.event_type(), "sold");
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    id: Uuid,
+    event_type: String,
+    encoding: Encoding,
+    payload: Vec<u8>,
+    tags: Vec<String>,
+    metadata: Option<Vec<u8>>,
+}
+
+impl Event {
+    /// An event whose payload is bytes of the application's own.
+    pub fn raw(event_type: impl Into<String>, payload: impl Into<Vec<u8>>) -> Self {
+        Self::encoded(event_type.into(), Encoding::Raw, payload.into())
+    }
+
+    /// An event whose payload is `value` as JSON text.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Codec`] when `value` does not serialise to JSON.
+    pub fn json<T: Serialize + ?Sized>(event_type: impl Into<String>, value: &T) -> Result<Self, Error> {
+        let payload = serde_json::to_vec(value)
+            .map_err(|e| Error::new(ErrorKind::Codec, "the payload does not serialise to JSON").because(e))?;
+        Ok(Self::encoded(event_type.into(), Encoding::Json, payload))
+    }
+
+    /// An event whose payload is `value` as bincode 2 with fixed-width integers: small and fast, but without
+    /// room for a change of the type's shape. Prefer [`Event::json`] for facts that are kept for years.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Codec`] when `value` does not serialise.
+    pub fn bincode<T: Serialize + ?Sized>(event_type: impl Into<String>, value: &T) -> Result<Self, Error> {
+        Ok(Self::encoded(event_type.into(), Encoding::Bincode, codec::to_vec(value)?))
+    }
+
+    fn encoded(event_type: String, encoding: Encoding, payload: Vec<u8>) -> Self {
+        Event { id: Uuid::now_v7(), event_type, encoding, payload, tags: Vec::new(), metadata: None }
+    }
+
+    /// Adds a tag, a label such as `customer:17`. Tags are compared byte by byte.
+    #[must_use]
+    pub fn tag(mut self, tag: impl Into<String>) -> Self {
+        self.tags.push(tag.into());
+        self
+    }
+
+    /// Sets the metadata: bytes beside the payload, such as who caused the event. Empty is not the same as none.
+    #[must_use]
+    pub fn metadata(mut self, metadata: impl Into<Vec<u8>>) -> Self {
+        self.metadata = Some(metadata.into());
+        self
+    }
+
+    /// Sets the id, in place of the generated one (a UUID of version 7). Appending the same ids again after an
+    /// unclear outcome returns the first positions instead of recording the facts twice.
+    #[must_use]
+    pub fn id(mut self, id: Uuid) -> Self {
+        self.id = id;
+        self
+    }
+
+    /// The event's id.
+    #[must_use]
+    pub fn event_id(&self) -> Uuid {
+        self.id
+    }
+
+    /// The type.
+    #[must_use]
+    pub fn event_type(&self) -> &str {
+        &self.event_type
+    }
+
+    /// How the payload is encoded.
+    #[must_use]
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    /// The payload's bytes.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// The tags, in the order they were added.
+    pub fn tags(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.tags.iter().map(String::as_str)
+    }
+
+    /// The metadata's bytes, if any were set.
+    #[must_use]
+    pub fn metadata_bytes(&self) -> Option<&[u8]> {
+        self.metadata.as_deref()
+    }
+}
+
+/// Where the parts of an event are in its record. Built by the record codec, which has checked every range.
+#[derive(Clone, Debug)]
+pub(crate) struct RecordParts {
+    pub(crate) id: Uuid,
+    pub(crate) version: Version,
+    pub(crate) encoding: Encoding,
+    pub(crate) stream: Range<usize>,
+    pub(crate) event_type: Range<usize>,
+    pub(crate) tags: Range<usize>,
+    pub(crate) metadata: Option<Range<usize>>,
+    pub(crate) payload: Range<usize>,
+}
+
+/// An event as stored: with its position, its stream, its version there, and when it was recorded.
+///
+/// Cheap to clone. It shares the memory it was read from (a mapped segment or a read buffer), so copy the parts
+/// that are to be kept for long.
+#[derive(Clone)]
+pub struct RecordedEvent {
+    position: Position,
+    recorded_at_ns: u64,
+    parts: RecordParts,
+    record: Bytes,
+}
+
+impl RecordedEvent {
+    pub(crate) fn new(position: Position, recorded_at_ns: u64, parts: RecordParts, record: Bytes) -> Self {
+        RecordedEvent { position, recorded_at_ns, parts, record }
+    }
+
+    /// The global position.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The stream the event belongs to.
+    #[must_use]
+    pub fn stream(&self) -> &str {
+        self.text(&self.parts.stream)
+    }
+
+    /// The number of the event in its stream.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.parts.version
+    }
+
+    /// The event's id.
+    #[must_use]
+    pub fn event_id(&self) -> Uuid {
+        self.parts.id
+    }
+
+    /// The type.
+    #[must_use]
+    pub fn event_type(&self) -> &str {
+        self.text(&self.parts.event_type)
+    }
+
+    /// When the batch was recorded, by the clock of the machine. Informational: clocks go backwards, and order is
+    /// told by positions alone.
+    #[must_use]
+    pub fn recorded_at(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_nanos(self.recorded_at_ns)
+    }
+
+    /// Nanoseconds from the Unix epoch to [`recorded_at`](Self::recorded_at).
+    #[must_use]
+    pub fn recorded_at_ns(&self) -> u64 {
+        self.recorded_at_ns
+    }
+
+    /// How the payload is encoded.
+    #[must_use]
+    pub fn encoding(&self) -> Encoding {
+        self.parts.encoding
+    }
+
+    /// The payload's bytes.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        self.bytes(&self.parts.payload)
+    }
+
+    /// The metadata's bytes; `None` when none were given, which is not the same as empty.
+    #[must_use]
+    pub fn metadata(&self) -> Option<&[u8]> {
+        self.parts.metadata.as_ref().map(|range| self.bytes(range))
+    }
+
+    /// The tags, in the order they were added.
+    pub fn tags(&self) -> impl Iterator<Item = &str> {
+        let mut rest = self.bytes(&self.parts.tags);
+        std::iter::from_fn(move || {
+            let (len, tail) = rest.split_first_chunk::<2>()?;
+            let (tag, tail) = tail.split_at_checked(usize::from(u16::from_le_bytes(*len)))?;
+            rest = tail;
+            Some(std::str::from_utf8(tag).unwrap_or_default())
+        })
+    }
+
+    /// The payload as a value, read by its encoding. `T` may borrow from the event.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Codec`] when the payload is raw bytes, or is not a `T`; the message names the position.
+    pub fn decode<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Error> {
+        let fault = |what: String| {
+            Error::new(
+                ErrorKind::Codec,
+                format!("the payload of {:?} at position {} {what}", self.event_type(), self.position),
+            )
+        };
+        match self.parts.encoding {
+            Encoding::Raw => Err(fault("is raw bytes: read payload() instead of decode()".into())),
+            Encoding::Json => serde_json::from_slice(self.payload())
+                .map_err(|e| fault("is not the expected JSON".into()).because(e)),
+            Encoding::Bincode => codec::from_slice(self.payload())
+                .map_err(|e| fault("is not the expected bincode".into()).because(e)),
+        }
+    }
+
+    fn bytes(&self, range: &Range<usize>) -> &[u8] {
+        self.record.get(range.clone()).unwrap_or_default()
+    }
+
+    fn text(&self, range: &Range<usize>) -> &str {
+        std::str::from_utf8(self.bytes(range)).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for RecordedEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecordedEvent")
+            .field("position", &self.position.get())
+            .field("stream", &self.stream())
+            .field("version", &self.version().get())
+            .field("event_type", &self.event_type())
+            .field("event_id", &self.event_id())
+            .field("encoding", &self.encoding())
+            .field("payload_len", &self.payload().len())
+            .finish_non_exhaustive()
+    }
+}
