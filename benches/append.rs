@@ -1,1 +1,2 @@
+//! How long appends take.
 fn main() {}

@@ -1,8 +1,35 @@
-//! everfold
+#![doc = include_str!("../README.md")]
+
 mod batch;
 mod codec;
 mod error;
 mod event;
 mod guard;
+mod log;
+mod options;
+mod projection;
 mod storage;
+mod store;
+mod subscription;
+mod view;
 mod watermark;
+
+pub use batch::{Appended, Batch, Durability};
+pub use error::{AppendError, Corruption, Damage, Error, ErrorKind};
+pub use event::{Encoding, Event, Position, RecordedEvent, Version};
+pub use guard::{Conflict, Expected, Guard};
+pub use log::cursor::Cursor;
+pub use log::record::{MAX_EVENT_BYTES, MAX_NAME_BYTES, MAX_TAGS};
+pub use log::recovery::Removed;
+pub use log::report::RecoveryReport;
+pub use options::{MAX_BATCH_BYTES, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES, Options};
+pub use projection::{ApplyError, Projection, ViewBatch};
+pub use storage::memory::{Fault, MemoryStorage};
+pub use store::Store;
+pub use subscription::{EventStream, Subscription};
+pub use uuid::Uuid;
+pub use view::folder::ViewNote;
+pub use view::handle::{Rows, View};
+pub use view::key::Key;
+pub use view::prefix::{KeyPart, KeyPrefix};
+pub use view::state::{ProjectionState, ViewStatus};

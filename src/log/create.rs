@@ -1,0 +1,130 @@
+//! Makes a new store. `STORE` comes last: before it is there, nothing can have been appended.
+
+use std::io;
+
+use uuid::Uuid;
+
+use super::files::read_up_to;
+use super::layout::{disk_len, field_len, is_zero, memory_len};
+use super::mark::{MARK_FILE, MARK_LEN, Mark};
+use super::recovery::QUARANTINE_FOLDER;
+use super::segment::{LOG_FOLDER, segment_name};
+use super::segment_header::{SEGMENT_HEADER, SegmentHeader};
+use super::store_file::{STORE_FILE, STORE_LEN, StoreFile};
+use super::writer::{new_salt, now_ns};
+use crate::error::{Corruption, Damage, Error, ErrorKind};
+use crate::event::Position;
+use crate::options::Options;
+use crate::storage::{Access, Storage};
+
+/// The folder of the views.
+pub(crate) const VIEWS_FOLDER: &str = "views";
+/// The lock file's name.
+const LOCK_FILE: &str = "LOCK";
+
+/// Whether the directory holds a store. One whose creation a crash cut short does not yet; a directory with
+/// anything else in it is refused.
+pub(crate) fn exists(storage: &dyn Storage) -> Result<bool, Error> {
+    let names = storage.list("").map_err(|e| Error::io("list the directory", e))?;
+    if names.iter().any(|name| name == STORE_FILE) {
+        return Ok(true);
+    }
+    let own = [LOCK_FILE, MARK_FILE, LOG_FOLDER, QUARANTINE_FOLDER, VIEWS_FOLDER, "MARK.tmp", "STORE.tmp"];
+    if let Some(foreign) = names.iter().find(|name| !own.contains(&name.as_str())) {
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            format!(
+                "there is no store in the directory, and it holds {foreign:?}: give an empty directory or a new path to create one"
+            ),
+        ));
+    }
+    if names.iter().any(|name| name == LOG_FOLDER) {
+        check_unused(storage)?;
+    }
+    Ok(false)
+}
+
+/// A log that holds frames without a `STORE` beside it is a store that lost it, not a fresh one.
+fn check_unused(storage: &dyn Storage) -> Result<(), Error> {
+    let names = storage.list(LOG_FOLDER).map_err(|e| Error::io(format_args!("list {LOG_FOLDER}"), e))?;
+    for name in names.iter().filter(|name| name.ends_with(".seg")) {
+        let name = format!("{LOG_FOLDER}/{name}");
+        let fault = |e| Error::io(format_args!("read {name}"), e);
+        let file = storage.open(&name, Access::Read).map_err(fault)?;
+        let after_header = disk_len(SEGMENT_HEADER);
+        let frames = read_up_to(file.as_ref(), after_header, memory_len(4096)).map_err(fault)?;
+        if name != segment_name(Position::new(1)) || !is_zero(&frames) {
+            let detail = format!("the file is not there, but {name} holds events");
+            let file = STORE_FILE.into();
+            return Err(Corruption { file, offset: 0, position: None, damage: Damage::Header, detail }.into());
+        }
+    }
+    Ok(())
+}
+
+/// Makes the files of an empty store, durably.
+pub(crate) fn create(storage: &dyn Storage, options: &Options) -> Result<(), Error> {
+    let store_id = Uuid::new_v4();
+    for folder in [LOG_FOLDER, QUARANTINE_FOLDER, VIEWS_FOLDER] {
+        storage.create_folder(folder).map_err(|e| Error::io(format_args!("make the folder {folder}"), e))?;
+    }
+    let mut header = SegmentHeader {
+        store_id,
+        index: 0,
+        first: Position::new(1),
+        salt: new_salt(),
+        max_body: field_len(options.max_batch_bytes),
+        features: Default::default(),
+        prev_sealed_len: 0,
+        segment_size: options.segment_size,
+        created_ns: now_ns(),
+        prev_chain: 0,
+        chain: 0,
+    };
+    let page = header.encode();
+    let first = segment_name(header.first);
+    write_file(storage, &first, &format!("{LOG_FOLDER}/next.tmp"), options.segment_size, &page, 0)?;
+    storage.sync_folder(LOG_FOLDER).map_err(|e| Error::io(format_args!("sync {LOG_FOLDER}"), e))?;
+
+    let mark = Mark {
+        store_id,
+        generation: 1,
+        durable: Position::START,
+        segment: header.first,
+        end: disk_len(SEGMENT_HEADER),
+        log_start: header.first,
+        chain: header.chain,
+        epoch: 0,
+        clean: true,
+    };
+    let (offset, slot) = mark.encode();
+    write_file(storage, MARK_FILE, "MARK.tmp", disk_len(MARK_LEN), &slot, offset)?;
+    let store = StoreFile {
+        store_id,
+        segment_size: options.segment_size,
+        features: Default::default(),
+        created_ns: now_ns(),
+    };
+    write_file(storage, STORE_FILE, "STORE.tmp", disk_len(STORE_LEN), &store.encode(), 0)?;
+    storage.sync_folder("").map_err(|e| Error::io("sync the directory", e))
+}
+
+/// Writes a file under another name, syncs it, and gives it its own.
+fn write_file(
+    storage: &dyn Storage,
+    name: &str,
+    temporary: &str,
+    len: u64,
+    bytes: &[u8],
+    offset: u64,
+) -> Result<(), Error> {
+    let fault = |doing: &str, e| Error::io(format_args!("{doing} {name}"), e);
+    match storage.remove(temporary) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(fault("clear the way for", e)),
+        _ => {}
+    }
+    let file = storage.create(temporary, len).map_err(|e| fault("make", e))?;
+    file.write_at(bytes, offset).map_err(|e| fault("write", e))?;
+    file.sync().map_err(|e| fault("sync", e))?;
+    storage.rename(temporary, name).map_err(|e| fault("name", e))
+}

@@ -1,0 +1,126 @@
+//! All events of a store, in order, in segments.
+//!
+//! From the inside out: [`layout`] and the pure codecs [`record`] < [`frame`] < [`segment_header`], [`store_file`],
+//! [`mark`]; [`window`] and [`walk`] read them; [`segment`], [`index`] and [`catalog`] are what readers share;
+//! [`reader`] and [`cursor`] read; [`files`], [`create`] and [`recovery`] open; [`request`], [`writer`],
+//! [`committer`] and [`keeper`] append. The log knows nothing of projections.
+
+pub(crate) mod catalog;
+mod committer;
+pub(crate) mod create;
+pub(crate) mod cursor;
+pub(crate) mod files;
+pub(crate) mod frame;
+pub(crate) mod index;
+mod keeper;
+pub(crate) mod layout;
+pub(crate) mod mark;
+mod open;
+pub(crate) mod reader;
+pub(crate) mod record;
+pub(crate) mod recovery;
+pub(crate) mod report;
+mod request;
+pub(crate) mod segment;
+pub(crate) mod segment_header;
+mod spare;
+pub(crate) mod store_file;
+pub(crate) mod walk;
+pub(crate) mod window;
+mod writer;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use uuid::Uuid;
+
+use crate::batch::{Appended, Batch};
+use crate::error::{AppendError, Error, ErrorKind};
+use crate::event::Position;
+use crate::options::Options;
+use crate::storage::{Lock, Storage};
+use catalog::Catalog;
+use committer::Committer;
+use keeper::Keeper;
+use report::RecoveryReport;
+use request::Request;
+
+/// An open log. Reading goes through its catalog; appending needs the writing half.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) report: RecoveryReport,
+    writing: Option<Writing>,
+}
+
+/// What a log opened for writing has besides.
+#[derive(Debug)]
+struct Writing {
+    committer: Arc<Committer>,
+    keeper: Arc<Keeper>,
+    keeper_thread: Mutex<Option<JoinHandle<()>>>,
+    max_body: usize,
+    lock: Mutex<Option<Lock>>,
+}
+
+impl Log {
+    /// Opens the log in a storage, recovering it if needed; creates the store if there is none and the options say so.
+    pub(crate) fn open(storage: Arc<dyn Storage>, options: &Options) -> Result<Self, Error> {
+        options.check()?;
+        if options.read_only {
+            open::for_reading(storage, options)
+        } else {
+            open::for_writing(storage, options)
+        }
+    }
+
+    pub(crate) fn store_id(&self) -> Uuid {
+        self.report.store_id
+    }
+
+    pub(crate) fn append(&self, batch: &Batch) -> Result<Appended, AppendError> {
+        let writing = self.writing()?;
+        let request = Request::encode(batch, writing.max_body)?;
+        writing.committer.append(request)
+    }
+
+    pub(crate) fn sync(&self) -> Result<Position, Error> {
+        self.writing()?.committer.sync()?;
+        Ok(self.catalog.watermark.get())
+    }
+
+    /// Whether events can be appended, and views kept.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.writing.is_some()
+    }
+
+    /// Syncs, says in log and mark that the store was closed, and gives the lock back. Once; later calls do nothing.
+    pub(crate) fn close(&self) -> Result<(), Error> {
+        let Some(writing) = &self.writing else {
+            self.catalog.close();
+            return Ok(());
+        };
+        writing.keeper.stop();
+        let thread = writing.keeper_thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread everfold-keeper had panicked");
+        }
+        let result = writing.committer.close();
+        self.catalog.close();
+        drop(writing.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+        result
+    }
+
+    fn writing(&self) -> Result<&Writing, Error> {
+        self.writing.as_ref().ok_or_else(read_only)
+    }
+}
+
+pub(crate) fn read_only() -> Error {
+    Error::new(
+        ErrorKind::ReadOnly,
+        "the store was opened read-only; open it for writing to append or to keep views",
+    )
+}

@@ -1,0 +1,260 @@
+//! Opens a log: reads the files, goes through the segments, recovers the active one, starts the writer.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::catalog::Catalog;
+use super::committer::Committer;
+use super::create;
+use super::files::{Files, SegmentFile};
+use super::frame::CONTROL_FRAME;
+use super::keeper::Keeper;
+use super::layout::{disk_len, memory_len};
+use super::mark::Mark;
+use super::recovery::{self, Ending};
+use super::report::RecoveryReport;
+use super::segment::{LOG_FOLDER, Segment};
+use super::segment_header::SEGMENT_HEADER;
+use super::spare::Spare;
+use super::walk::{Place, Step, Walk};
+use super::window::{SEQUENTIAL, Window};
+use super::writer::{Start, Writer};
+use super::{Log, Writing};
+use crate::error::{Corruption, Damage, Error, ErrorKind};
+use crate::event::Position;
+use crate::options::Options;
+use crate::storage::{Access, LockError, Storage};
+
+pub(super) fn for_writing(storage: Arc<dyn Storage>, options: &Options) -> Result<Log, Error> {
+    let started = Instant::now();
+    let lock = storage.lock().map_err(lock_error)?;
+    let created = !create::exists(storage.as_ref())?;
+    if created {
+        if !options.create {
+            return Err(no_store());
+        }
+        create::create(storage.as_ref(), options)?;
+    }
+    let files = Files::read(storage.as_ref())?;
+    files.check_writable()?;
+    let catalog = Arc::new(Catalog::new(storage.clone(), options.map_segments));
+    let found = index_segments(&catalog, &files)?;
+    let mut report = found.report(&files);
+    report.created = created;
+    let mark = files.mark;
+    if let Ending::Damaged(corruption) = &found.ending {
+        return Err(corruption.clone().into());
+    }
+    if let Ending::Unfinished { until, detail } = &found.ending {
+        let removed = recovery::remove_unfinished(
+            storage.as_ref(),
+            &found.active,
+            found.place,
+            *until,
+            detail.clone(),
+        )?;
+        tracing::warn!(
+            file = removed.file,
+            offset = removed.offset,
+            "set aside bytes that were never acknowledged"
+        );
+        report.removed = Some(removed);
+    }
+    report.clean = mark.is_some_and(|mark| mark.clean && is_at(&mark, &found)) && report.removed.is_none();
+    if !report.clean {
+        storage.sync_folder(LOG_FOLDER).map_err(|e| Error::io(format_args!("sync {LOG_FOLDER}"), e))?;
+        let proven = mark.filter(|mark| mark.segment == found.active.header.first).map(|mark| mark.end);
+        let from = proven.unwrap_or(disk_len(SEGMENT_HEADER));
+        report.rewritten_bytes =
+            recovery::rewrite(storage.as_ref(), &found.active, from, found.place.offset)?;
+    }
+    catalog.watermark.advance(found.place.next.previous());
+    let writing = start_writing(&catalog, &files, found.active, found.place, options, lock)?;
+    report.took = started.elapsed();
+    tracing::info!(%report, "opened the log");
+    Ok(Log { catalog, report, writing: Some(writing) })
+}
+
+pub(super) fn for_reading(storage: Arc<dyn Storage>, options: &Options) -> Result<Log, Error> {
+    let started = Instant::now();
+    if !storage.list("").map_err(|e| Error::io("list the directory", e))?.iter().any(|name| name == "STORE") {
+        return Err(no_store());
+    }
+    let mut attempts = 3;
+    let (catalog, files, found) = loop {
+        attempts -= 1;
+        let files = Files::read(storage.as_ref())?;
+        let catalog = Arc::new(Catalog::new(storage.clone(), options.map_segments));
+        let found = index_segments(&catalog, &files)?;
+        // Beside a process that writes, the mark may be older than what was found: look again.
+        if attempts == 0 || !matches!(found.ending, Ending::Damaged(_)) {
+            break (catalog, files, found);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let mut report = found.report(&files);
+    report.clean =
+        found.ending == Ending::Clean && files.mark.is_some_and(|mark| mark.clean && is_at(&mark, &found));
+    if let Ending::Damaged(corruption) = found.ending {
+        report.damage.push(corruption.clone());
+        catalog.set_damaged_end(corruption);
+    }
+    catalog.watermark.advance(found.place.next.previous());
+    report.took = started.elapsed();
+    Ok(Log { catalog, report, writing: None })
+}
+
+fn is_at(mark: &Mark, found: &Found) -> bool {
+    mark.segment == found.active.header.first && mark.end == found.place.offset
+}
+
+fn start_writing(
+    catalog: &Arc<Catalog>,
+    files: &Files,
+    active: Arc<Segment>,
+    place: Place,
+    options: &Options,
+    lock: crate::storage::Lock,
+) -> Result<Writing, Error> {
+    let segment_size = files.store.segment_size;
+    let spare = Arc::new(Spare::new(catalog.storage.clone(), segment_size));
+    spare.clear().map_err(|e| Error::io("remove a segment that was never used", e))?;
+    let epoch = files.mark.map_or(0, |mark| mark.epoch).max(place.epoch).saturating_add(1);
+    let mark = files.mark.unwrap_or(Mark {
+        store_id: files.store.store_id,
+        generation: 0,
+        durable: Position::START,
+        segment: Position::START,
+        end: 0,
+        log_start: files.segments.first().map_or(Position::new(1), |segment| segment.header.first),
+        chain: 0,
+        epoch,
+        clean: false,
+    });
+    let start = Start { segment: active, place, epoch, mark };
+    let writer = Writer::new(catalog.clone(), spare.clone(), start)?;
+    let keeper = Arc::new(Keeper::new(options.sync_after, segment_size));
+    let committer = Arc::new(Committer::new(catalog.clone(), writer, keeper.clone()));
+    let thread = keeper.start(&committer, spare)?;
+    let room = memory_len(segment_size).saturating_sub(SEGMENT_HEADER + 2 * CONTROL_FRAME);
+    Ok(Writing {
+        committer,
+        keeper,
+        keeper_thread: Mutex::new(Some(thread)),
+        max_body: options.max_batch_bytes.min(room),
+        lock: Mutex::new(Some(lock)),
+    })
+}
+
+/// What going through the segments found.
+struct Found {
+    active: Arc<Segment>,
+    place: Place,
+    ending: Ending,
+    damage: Vec<Corruption>,
+}
+
+impl Found {
+    fn report(&self, files: &Files) -> RecoveryReport {
+        RecoveryReport {
+            store_id: files.store.store_id,
+            created: false,
+            clean: false,
+            segments: files.segments.len(),
+            last: self.place.next.previous(),
+            removed: None,
+            rewritten_bytes: 0,
+            damage: self.damage.clone(),
+            notes: files.notes.clone(),
+            took: Duration::ZERO,
+        }
+    }
+}
+
+fn index_segments(catalog: &Arc<Catalog>, files: &Files) -> Result<Found, Error> {
+    let mut damage = Vec::new();
+    let Some((last, sealed)) = files.segments.split_last() else { return Err(no_store()) };
+    for (file, next) in sealed.iter().zip(files.segments.iter().skip(1)) {
+        let segment = Arc::new(Segment::new(file.header));
+        catalog.add(segment.clone());
+        index_sealed(catalog, &segment, file, next.header.first, &mut damage)?;
+    }
+    let handle = catalog
+        .storage
+        .open(&super::segment::segment_name(last.header.first), Access::Read)
+        .map_err(|e| Error::io("open the active segment", e))?;
+    let active = Arc::new(Segment::with_file(last.header, handle.clone()));
+    catalog.add(active.clone());
+    let mut walk = Walk::new(Window::reading(handle, last.header.segment_size, SEQUENTIAL), &last.header);
+    let ending =
+        recovery::find_end(&mut walk, last, &active.name, files.mark.as_ref(), |offset, header, events| {
+            active.note_frame(header.first, offset);
+            events.iter().for_each(|event| catalog.index_event(event));
+        })?;
+    Ok(Found { active, place: walk.place(), ending, damage })
+}
+
+/// Takes a sealed segment into the index. Damage in it does not keep the store from opening: what can be read of
+/// it is, and the index knows that something is hidden.
+fn index_sealed(
+    catalog: &Catalog,
+    segment: &Segment,
+    file: &SegmentFile,
+    next: Position,
+    damage: &mut Vec<Corruption>,
+) -> Result<(), Error> {
+    let fault = |e| segment.fault("read", e);
+    segment.seal(file.sealed_len.unwrap_or(file.len));
+    let handle = segment.file(catalog.storage.as_ref())?;
+    let end = file.sealed_len.unwrap_or(file.len).min(file.len);
+    let mut walk = Walk::new(Window::reading(handle, end, SEQUENTIAL), &file.header);
+    if let Some(corruption) = &file.damage {
+        damage.push(corruption.clone());
+        catalog.index.hide(next.previous(), corruption.clone());
+    }
+    loop {
+        let place = walk.place();
+        let step = walk.step().map_err(fault)?;
+        let found = match step {
+            Step::Frame { offset, header } => {
+                segment.note_frame(header.first, offset);
+                walk.events().iter().for_each(|event| catalog.index_event(event));
+                continue;
+            }
+            Step::End if place.next == next => return Ok(()),
+            Step::End => "frames are missing before the end of the segment".to_owned(),
+            Step::Bad(found) => found.to_string(),
+        };
+        walk.salvage(place.offset).map_err(fault)?.iter().for_each(|event| catalog.index_event(event));
+        let more = walk.resync().map_err(fault)?;
+        let hidden_to = if more { walk.place().next.previous() } else { next.previous() };
+        let corruption = Corruption {
+            file: segment.name.clone(),
+            offset: place.offset,
+            position: Some(place.next),
+            damage: Damage::CorruptAcknowledged,
+            detail: found,
+        };
+        catalog.index.hide(hidden_to, corruption.clone());
+        damage.push(corruption);
+        if !more {
+            return Ok(());
+        }
+    }
+}
+
+fn no_store() -> Error {
+    Error::new(ErrorKind::NotFound, "there is no store in the directory")
+}
+
+fn lock_error(error: LockError) -> Error {
+    match error {
+        LockError::Held { pid } => {
+            let who = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+            let message =
+                format!("{who} has the store open for writing; close it there, or open it read-only here");
+            Error::new(ErrorKind::Locked { pid }, message)
+        }
+        LockError::Io(e) => Error::io("lock the store", e),
+    }
+}

@@ -1,0 +1,256 @@
+//! Where the log ends after a crash, and the only code that removes bytes.
+//!
+//! The active segment is read frame by frame. At the first place where no good frame stands, evidence decides
+//! between an end, a write that a crash cut short, and damage; when in doubt it is damage, and the store is not
+//! opened for writing. The rules are numbered as in DESIGN.md.
+
+use std::io;
+
+use super::files::SegmentFile;
+use super::frame::{CLEAN, FrameFault, FrameHeader, SEAL};
+use super::layout::{disk_len, memory_len};
+use super::mark::Mark;
+use super::segment::Segment;
+use super::walk::{Beyond, Place, Step, Walk};
+use crate::error::{Corruption, Damage, Error};
+use crate::event::{Position, RecordedEvent};
+use crate::storage::{Access, File, Storage};
+
+/// The folder that removed bytes are kept in.
+pub(crate) const QUARANTINE_FOLDER: &str = "quarantine";
+
+/// What the end of the active segment turned out to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Zeros up to the end of the file.
+    Clean,
+    /// Bytes up to this offset that were never acknowledged: a torn write, or leftovers of an earlier life.
+    Unfinished { until: u64, detail: String },
+    /// Bytes that may have been acknowledged.
+    Damaged(Corruption),
+}
+
+/// Goes through the active segment, hands every frame of good events to `visit`, and judges its end.
+pub(crate) fn find_end(
+    walk: &mut Walk,
+    file: &SegmentFile,
+    name: &str,
+    mark: Option<&Mark>,
+    mut visit: impl FnMut(u64, &FrameHeader, &[RecordedEvent]),
+) -> Result<Ending, Error> {
+    // Rule 1: a file that is not as long as it was made lost something, or was written by somebody else.
+    if let Some(damage) = &file.damage {
+        return Ok(Ending::Damaged(damage.clone()));
+    }
+    let here = mark.filter(|mark| mark.segment == file.header.first);
+    let judge = Judge { name, first: file.header.first, mark: mark.copied() };
+    let fault = |e| Error::io(format_args!("read {name}"), e);
+    let mut tried_again = None;
+    loop {
+        let place = walk.place();
+        if let Some(mark) = here
+            && mark.end == place.offset
+            && mark.chain != place.chain
+        {
+            let detail = "the frames up to here are not those that the mark was written after";
+            return Ok(judge.damaged(place, Damage::CorruptAcknowledged, detail));
+        }
+        let found = match walk.step().map_err(fault)? {
+            Step::Frame { offset, header } => {
+                visit(offset, &header, walk.events());
+                continue;
+            }
+            Step::Bad(found) => Some(found),
+            Step::End => None,
+        };
+        let ending = judge.ending(walk, found).map_err(fault)?;
+        // Another process may be writing: what was read half may be whole by now.
+        if ending == Ending::Clean || tried_again == Some(place.offset) {
+            return Ok(ending);
+        }
+        tried_again = Some(place.offset);
+        walk.refresh();
+    }
+}
+
+struct Judge<'a> {
+    name: &'a str,
+    first: Position,
+    mark: Option<Mark>,
+}
+
+impl Judge<'_> {
+    /// Whether the mark is of this segment, and of a place further on in it.
+    fn reaches_beyond(&self, place: Place) -> bool {
+        self.mark.is_some_and(|mark| mark.segment == self.first && mark.end > place.offset)
+    }
+
+    fn ending(&self, walk: &mut Walk, fault: Option<FrameFault>) -> io::Result<Ending> {
+        let place = walk.place();
+        let beyond = walk.beyond()?;
+        // Rule 2: nothing is written after the end of a sealed segment or of a closed store.
+        let ended = place.flags & SEAL != 0
+            || place.flags & CLEAN != 0
+                && self.mark.is_some_and(|mark| mark.clean && mark.end == place.offset);
+        if let (true, Some(_)) = (ended, beyond.written_end) {
+            return Ok(self.damaged(
+                place,
+                Damage::BytesAfterEnd,
+                "there are bytes after it was sealed or closed",
+            ));
+        }
+        // Rule 3: a later frame tells that this position had been acknowledged when it was written.
+        if let Some((offset, durable)) = beyond.witness.filter(|(_, durable)| *durable >= place.next) {
+            let what = describe(fault);
+            let detail = format!(
+                "{what}, and the frame at offset {offset} proves that position {durable} was durable"
+            );
+            return Ok(self.damaged(place, Damage::CorruptAcknowledged, detail));
+        }
+        // Rule 4: the mark tells the same.
+        if let Some(mark) = self.mark.filter(|mark| mark.durable >= place.next || self.reaches_beyond(place))
+        {
+            let damage = if fault.is_some() { Damage::CorruptAcknowledged } else { Damage::TailLost };
+            let detail = format!(
+                "{}, and the mark proves that position {} was durable",
+                describe(fault),
+                mark.durable
+            );
+            return Ok(self.damaged(place, damage, detail));
+        }
+        match (beyond, fault) {
+            // Rule 5: zeros to the end of the file.
+            (Beyond { written_end: None, .. }, _) => Ok(Ending::Clean),
+            (Beyond { written_end: Some(until), .. }, fault) => self.unfinished(walk, fault, until),
+        }
+    }
+
+    fn unfinished(&self, walk: &mut Walk, fault: Option<FrameFault>, until: u64) -> io::Result<Ending> {
+        let detail = match fault {
+            // Rule 6: a good frame header that does not belong here is left over from before.
+            Some(FrameFault::Stale(what)) => Some(format!("bytes of an earlier life of the file: {what}")),
+            // Rule 7: a crash leaves zeros where it cut a write short.
+            _ => torn(walk)?.map(|evidence| format!("a write that a crash cut short: {evidence}")),
+        };
+        Ok(match detail {
+            Some(detail) => Ending::Unfinished { until, detail },
+            // Rule 8: neither.
+            None => {
+                let detail = format!("{}; it may have been acknowledged", describe(fault));
+                self.damaged(walk.place(), Damage::SuspectTail, detail)
+            }
+        })
+    }
+
+    fn damaged(&self, place: Place, damage: Damage, detail: impl Into<String>) -> Ending {
+        let (file, detail) = (self.name.to_owned(), detail.into());
+        Ending::Damaged(Corruption { file, offset: place.offset, position: Some(place.next), damage, detail })
+    }
+}
+
+fn describe(fault: Option<FrameFault>) -> String {
+    fault.map_or_else(|| "the log ends here".into(), |fault| fault.to_string())
+}
+
+/// What shows that the frame at the walk's place was only partly written: a frame never starts or ends with a
+/// zero byte, and a disk writes whole sectors.
+fn torn(walk: &mut Walk) -> io::Result<Option<&'static str>> {
+    let start = walk.place().offset;
+    let Some(header) = walk.bytes(start, super::frame::FRAME_HEADER)? else {
+        return Ok(None);
+    };
+    if header.first() == Some(&0) || header.last() == Some(&0) {
+        return Ok(Some("its header is not whole"));
+    }
+    let Ok(header) = walk.header_at(start)? else {
+        return Ok(None);
+    };
+    let end = start + header.frame_len();
+    if walk.bytes(end - 1, 1)?.is_none_or(|last| last.first() == Some(&0)) {
+        return Ok(Some("its end was not written"));
+    }
+    Ok(walk.has_zero_sector(start, end)?.then_some("a sector of it was not written"))
+}
+
+/// What recovery did to the end of the active segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Removed {
+    /// The file they were in.
+    pub file: String,
+    /// Where they started.
+    pub offset: u64,
+    /// How many bytes.
+    pub bytes: u64,
+    /// The file that keeps a copy of them.
+    pub kept_in: String,
+    /// Why they were taken for a write that was never acknowledged.
+    pub reason: String,
+}
+
+/// Sets unfinished bytes aside: copies them to quarantine, then writes zeros over them. The size does not change.
+pub(crate) fn remove_unfinished(
+    storage: &dyn Storage,
+    segment: &Segment,
+    place: Place,
+    until: u64,
+    reason: String,
+) -> Result<Removed, Error> {
+    let file = open_for_writing(storage, segment)?;
+    let len = memory_len(until - place.offset);
+    let bytes =
+        super::files::read_up_to(file.as_ref(), place.offset, len).map_err(|e| segment.fault("read", e))?;
+    let kept_in = quarantine(storage, segment.header.first, place.offset, &bytes)?;
+    let zeros = vec![0; bytes.len()];
+    file.write_at(&zeros, place.offset).map_err(|e| segment.fault("write", e))?;
+    file.sync().map_err(|e| segment.fault("sync", e))?;
+    Ok(Removed {
+        file: segment.name.clone(),
+        offset: place.offset,
+        bytes: disk_len(bytes.len()),
+        kept_in,
+        reason,
+    })
+}
+
+fn quarantine(storage: &dyn Storage, segment: Position, offset: u64, bytes: &[u8]) -> Result<String, Error> {
+    let fault = |doing: &str, e| Error::io(format_args!("{doing} in {QUARANTINE_FOLDER}"), e);
+    storage.create_folder(QUARANTINE_FOLDER).map_err(|e| fault("make the folder", e))?;
+    let mut copies = 0u32;
+    let (name, file) = loop {
+        let name = format!("{QUARANTINE_FOLDER}/{:020}-{offset}-{copies}.bytes", segment.get());
+        match storage.create(&name, disk_len(bytes.len())) {
+            Ok(file) => break (name, file),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && copies < u32::MAX => copies += 1,
+            Err(e) => return Err(fault("make a file", e)),
+        }
+    };
+    file.write_at(bytes, 0).map_err(|e| fault("write a file", e))?;
+    file.sync().map_err(|e| fault("sync a file", e))?;
+    storage.sync_folder(QUARANTINE_FOLDER).map_err(|e| fault("sync the folder", e))?;
+    storage.sync_folder("").map_err(|e| fault("sync the folder", e))?;
+    Ok(name)
+}
+
+/// Writes what no mark proves to be on the disk once more, and syncs it (rule 9). After a failed sync the system
+/// may show good bytes that the disk does not have; only writing them again brings them there. Returns how many.
+pub(crate) fn rewrite(storage: &dyn Storage, segment: &Segment, from: u64, to: u64) -> Result<u64, Error> {
+    const PIECE: u64 = 1 << 20;
+    let file = open_for_writing(storage, segment)?;
+    let mut at = from;
+    while at < to {
+        let len = memory_len(PIECE.min(to - at));
+        let bytes = super::files::read_up_to(file.as_ref(), at, len).map_err(|e| segment.fault("read", e))?;
+        if bytes.is_empty() {
+            break;
+        }
+        file.write_at(&bytes, at).map_err(|e| segment.fault("write", e))?;
+        at += disk_len(bytes.len());
+    }
+    file.sync().map_err(|e| segment.fault("sync", e))?;
+    Ok(at.saturating_sub(from))
+}
+
+fn open_for_writing(storage: &dyn Storage, segment: &Segment) -> Result<std::sync::Arc<dyn File>, Error> {
+    storage.open(&segment.name, Access::Write).map_err(|e| segment.fault("open", e))
+}

@@ -1,0 +1,64 @@
+//! What opening a store found and did.
+
+use std::fmt;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::recovery::Removed;
+use crate::error::Corruption;
+use crate::event::Position;
+
+/// What opening a store found, kept and removed.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RecoveryReport {
+    /// The store's id, given at its creation.
+    pub store_id: Uuid,
+    /// The store did not exist and was made.
+    pub created: bool,
+    /// The store had been closed; nothing needed recovering.
+    pub clean: bool,
+    /// How many segments the log has.
+    pub segments: usize,
+    /// Position of the last event.
+    pub last: Position,
+    /// Bytes after the last event that were never acknowledged, and were set aside.
+    pub removed: Option<Removed>,
+    /// How many bytes were written and synced once more, because nothing proved them to be on the disk.
+    pub rewritten_bytes: u64,
+    /// Damage that did not keep the store from opening: reading what it covers is an error.
+    pub damage: Vec<Corruption>,
+    /// Damage that a second copy made up for, and the like.
+    pub notes: Vec<String>,
+    /// How long opening the log took.
+    pub took: Duration,
+}
+
+impl fmt::Display for RecoveryReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = match (self.created, self.clean) {
+            (true, _) => "created",
+            (false, true) => "had been closed",
+            (false, false) => "had not been closed: recovered",
+        };
+        write!(f, "{how}; {} events in {} segments", self.last, self.segments)?;
+        if let Some(removed) = &self.removed {
+            write!(
+                f,
+                "; set aside {} bytes at offset {} of {} ({}), kept in {}",
+                removed.bytes, removed.offset, removed.file, removed.reason, removed.kept_in
+            )?;
+        }
+        if self.rewritten_bytes > 0 {
+            write!(f, "; wrote {} bytes once more", self.rewritten_bytes)?;
+        }
+        for damage in &self.damage {
+            write!(f, "; DAMAGE {damage}")?;
+        }
+        for note in &self.notes {
+            write!(f, "; note: {note}")?;
+        }
+        write!(f, "; took {:.1} ms", self.took.as_secs_f64() * 1e3)
+    }
+}

@@ -1,0 +1,146 @@
+//! A segment as readers see it: its header, where in it positions are, and a window on its bytes.
+
+use std::io;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use bytes::Bytes;
+
+use super::layout::disk_len;
+use super::segment_header::{SEGMENT_HEADER, SegmentHeader};
+use super::window::Window;
+use crate::error::Error;
+use crate::event::Position;
+use crate::storage::{Access, File, Storage};
+
+/// The folder of the segments.
+pub(crate) const LOG_FOLDER: &str = "log";
+/// One remembered offset for so many bytes of a segment.
+const STRIDE: u64 = 4096;
+
+/// The name of the segment that starts with a position.
+pub(crate) fn segment_name(first: Position) -> String {
+    format!("{LOG_FOLDER}/{:020}.seg", first.get())
+}
+
+/// The first position of a segment, from its name in the log folder; `None` for other files.
+pub(crate) fn segment_first(name: &str) -> Option<Position> {
+    let digits = name.strip_suffix(".seg")?;
+    let number =
+        digits.parse().ok().filter(|_| digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit()))?;
+    Some(Position::new(number))
+}
+
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) header: SegmentHeader,
+    pub(crate) name: String,
+    /// Offsets of some frames with their first positions, in order: one for each [`STRIDE`].
+    offsets: RwLock<Vec<(Position, u64)>>,
+    /// Where the frames end, once the segment is sealed.
+    sealed_len: OnceLock<u64>,
+    file: OnceLock<Arc<dyn File>>,
+    map: OnceLock<Bytes>,
+}
+
+impl Segment {
+    pub(crate) fn new(header: SegmentHeader) -> Self {
+        Segment {
+            header,
+            name: segment_name(header.first),
+            offsets: RwLock::default(),
+            sealed_len: OnceLock::new(),
+            file: OnceLock::new(),
+            map: OnceLock::new(),
+        }
+    }
+
+    /// The segment with the file that the writer has open.
+    pub(crate) fn with_file(header: SegmentHeader, file: Arc<dyn File>) -> Self {
+        let segment = Self::new(header);
+        let _first = segment.file.set(file);
+        segment
+    }
+
+    /// Remembers where a frame is.
+    pub(crate) fn note_frame(&self, first: Position, offset: u64) {
+        let mut offsets = self.offsets.write().unwrap_or_else(PoisonError::into_inner);
+        if offsets.last().is_none_or(|(_, last)| offset >= last + STRIDE) {
+            offsets.push((first, offset));
+        }
+    }
+
+    /// An offset at which a frame starts, at or before the one with this position.
+    pub(crate) fn offset_before(&self, position: Position) -> u64 {
+        let offsets = self.offsets.read().unwrap_or_else(PoisonError::into_inner);
+        let after = offsets.partition_point(|(first, _)| *first <= position);
+        let before = after.checked_sub(1).and_then(|at| offsets.get(at));
+        before.map_or(disk_len(SEGMENT_HEADER), |(_, offset)| *offset)
+    }
+
+    /// No more frames will come.
+    pub(crate) fn seal(&self, len: u64) {
+        let _first = self.sealed_len.set(len);
+    }
+
+    /// Where the frames end, in a sealed segment.
+    pub(crate) fn sealed_len(&self) -> Option<u64> {
+        self.sealed_len.get().copied()
+    }
+
+    /// The segment's file, opened once.
+    pub(crate) fn file(&self, storage: &dyn Storage) -> Result<Arc<dyn File>, Error> {
+        if let Some(file) = self.file.get() {
+            return Ok(file.clone());
+        }
+        let opened = storage
+            .open(&self.name, Access::Read)
+            .map_err(|e| Error::io(format_args!("open {}", self.name), e))?;
+        Ok(self.file.get_or_init(|| opened).clone())
+    }
+
+    /// A window on the segment: over a map when it is sealed and maps are wanted, else reading `ahead` at a time.
+    pub(crate) fn window(&self, storage: &dyn Storage, map: bool, ahead: usize) -> Result<Window, Error> {
+        let size = self.header.segment_size;
+        if map && self.sealed_len().is_some() {
+            if let Some(bytes) = self.map.get() {
+                return Ok(Window::mapped(bytes.clone()));
+            }
+            let file = self.file(storage)?;
+            let bytes = checked_map(file.as_ref(), size).map_err(|e| self.fault("map", e))?;
+            return Ok(Window::mapped(self.map.get_or_init(|| bytes).clone()));
+        }
+        Ok(Window::reading(self.file(storage)?, size, ahead))
+    }
+
+    pub(crate) fn fault(&self, doing: &str, error: io::Error) -> Error {
+        Error::io(format_args!("{doing} {}", self.name), error)
+    }
+}
+
+/// A file that lost its end must not be mapped: touching what is missing would end the process.
+fn checked_map(file: &dyn File, size: u64) -> io::Result<Bytes> {
+    let len = file.len()?;
+    if len != size {
+        return Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            format!("its size is {len} bytes, and it was made with {size}"),
+        ));
+    }
+    file.map()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_segments_are_read_as_such() {
+        assert_eq!(segment_first("00000000000000000017.seg"), Some(Position::new(17)));
+        assert_eq!(segment_name(Position::new(17)), "log/00000000000000000017.seg");
+        for name in
+            ["17.seg", "00000000000000000017.idx", "0000000000000000001x.seg", "+0000000000000000017.seg", ""]
+        {
+            assert_eq!(segment_first(name), None, "{name}");
+        }
+    }
+}

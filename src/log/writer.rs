@@ -1,0 +1,340 @@
+//! The one who writes the active segment: gives batches their places, writes them in groups, rolls, keeps the mark.
+//!
+//! Owned by the committer, behind its lock. Every failure of a write or a sync goes through [`Writer::poison`].
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use uuid::Uuid;
+
+use super::catalog::Catalog;
+use super::frame::{CLEAN, CONTROL_FRAME, FrameHeader, SEAL};
+use super::layout::disk_len;
+use super::mark::{MARK_FILE, Mark};
+use super::request::Request;
+use super::segment::{Segment, segment_name};
+use super::segment_header::{SEGMENT_HEADER, SegmentHeader};
+use super::spare::Spare;
+use super::walk::Place;
+use crate::batch::Appended;
+use crate::error::{AppendError, Error, ErrorKind};
+use crate::event::{Position, Version};
+use crate::guard::Conflict;
+use crate::storage::{Access, File};
+
+/// Unwritten bytes are written when there are so many, whatever the durability asked for.
+const WRITE_AT: usize = 1 << 20;
+
+#[derive(Debug)]
+pub(crate) struct Writer {
+    catalog: Arc<Catalog>,
+    spare: Arc<Spare>,
+    segment: Arc<Segment>,
+    file: Arc<dyn File>,
+    /// After the last frame, written or not.
+    place: Place,
+    epoch: u32,
+    /// Frames from `written` up to the place.
+    unwritten: Vec<u8>,
+    written: u64,
+    /// Something was written since the last sync.
+    unsynced: bool,
+    mark_file: Arc<dyn File>,
+    mark: Mark,
+    failure: Option<Error>,
+}
+
+/// What recovery hands over.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) place: Place,
+    pub(crate) epoch: u32,
+    pub(crate) mark: Mark,
+}
+
+impl Writer {
+    pub(crate) fn new(catalog: Arc<Catalog>, spare: Arc<Spare>, start: Start) -> Result<Self, Error> {
+        let Start { segment, place, epoch, mark } = start;
+        let storage = &catalog.storage;
+        let file = storage.open(&segment.name, Access::Write).map_err(|e| segment.fault("open", e))?;
+        let mark_file = storage
+            .open(MARK_FILE, Access::Write)
+            .map_err(|e| Error::io(format_args!("open {MARK_FILE}"), e))?;
+        let written = place.offset;
+        let unwritten = Vec::new();
+        let mut writer = Writer {
+            catalog,
+            spare,
+            segment,
+            file,
+            place,
+            epoch,
+            unwritten,
+            written,
+            unsynced: false,
+            mark_file,
+            mark,
+            failure: None,
+        };
+        writer.write_mark(false)?;
+        Ok(writer)
+    }
+
+    /// Gives a batch its place, unless a guard does not hold or its events are there already.
+    pub(crate) fn sequence(&mut self, request: &mut Request) -> Result<Appended, AppendError> {
+        self.check_alive()?;
+        if let Some(repeated) = self.repeated(request)? {
+            return Ok(repeated);
+        }
+        for guard in &request.guards {
+            let actual = self.catalog.index.version(&guard.stream)?;
+            if !guard.expected.holds(actual) {
+                let (stream, expected) = (guard.stream.clone(), guard.expected);
+                return Err(Conflict { stream, expected, actual }.into());
+            }
+        }
+        let mut last_versions = Vec::with_capacity(request.streams.len());
+        for stream in &request.streams {
+            last_versions.push(self.catalog.index.version(stream)?);
+        }
+        self.make_room(request.frame_len())?;
+        Ok(self.place(request, last_versions))
+    }
+
+    fn place(&mut self, request: &mut Request, mut last_versions: Vec<Version>) -> Appended {
+        let first = self.place.next;
+        let mut versions = Vec::with_capacity(request.records().len());
+        for (position, record) in (first.get()..).zip(request.records()) {
+            if let (Some(version), Some(stream)) =
+                (last_versions.get_mut(record.stream), request.streams.get(record.stream))
+            {
+                *version = version.next();
+                versions.push(*version);
+                self.catalog.index.insert(stream, *version, record.id, Position::new(position));
+            }
+        }
+        let durable = self.catalog.watermark.get();
+        let mut header = FrameHeader::control(0, first, durable, self.place.chain, self.epoch);
+        header.events = request.events();
+        header.body_len = request.body_len();
+        header.recorded_at_ns = now_ns();
+        let frame = request.place(&mut header, &versions, self.segment.header.salt);
+        self.unwritten.extend_from_slice(frame);
+        self.segment.note_frame(first, self.place.offset);
+        self.place = self.place.after(&header);
+        let version = versions.last().copied().unwrap_or_default();
+        Appended { first, position: header.last(), version, repeated: false }
+    }
+
+    /// Where the batch's events were recorded, if they were: by their ids, in the same streams and order.
+    fn repeated(&self, request: &Request) -> Result<Option<Appended>, Error> {
+        let index = &self.catalog.index;
+        let mut found = Vec::new();
+        for record in request.records() {
+            if let Some(place) = index.find(record.id)? {
+                found.push((record, place));
+            }
+        }
+        let Some((_, (_, first))) = found.first().copied() else { return Ok(None) };
+        let mut version = Version::NONE;
+        let mut same = found.len() == request.records().len();
+        for (expected, (record, place)) in (first.get()..).zip(&found) {
+            let stream = request.streams.get(record.stream).map(String::as_str).unwrap_or_default();
+            let before = Version::new(place.0.get().saturating_sub(1));
+            same =
+                same && place.1.get() == expected && index.after(stream, before, 1)?.first() == Some(place);
+            version = place.0;
+        }
+        if !same {
+            return Err(Error::new(
+                ErrorKind::IdTaken { position: first },
+                format!(
+                    "an event id of the batch is recorded at position {first}, but the batch as a whole is not; nothing was written: use new ids for new events"
+                ),
+            ));
+        }
+        let position = first.plus(u64::from(request.events())).previous();
+        Ok(Some(Appended { first, position, version, repeated: true }))
+    }
+
+    /// Rolls when a frame of this length does not fit before the seal.
+    fn make_room(&mut self, frame_len: usize) -> Result<(), Error> {
+        let needed = disk_len(frame_len + CONTROL_FRAME);
+        if self.is_sealed() || self.place.offset + needed > self.segment.header.segment_size {
+            self.roll()?;
+        }
+        Ok(())
+    }
+
+    fn is_sealed(&self) -> bool {
+        self.place.flags & SEAL != 0
+    }
+
+    /// Seals the active segment and opens the next. Without space for it, nothing is sealed or lost.
+    fn roll(&mut self) -> Result<(), Error> {
+        self.sync()?;
+        let next = self.spare.take().map_err(|e| Error::io("make the file of the next segment", e))?;
+        if !self.is_sealed() {
+            self.push_control(SEAL);
+            self.sync()?;
+        }
+        match self.start_segment(next) {
+            Err(full) if full.kind() == ErrorKind::DiskFull => return Err(full),
+            result => result.map_err(|e| self.poison(e))?,
+        }
+        self.mark_progress()
+    }
+
+    fn start_segment(&mut self, file: Arc<dyn File>) -> Result<(), Error> {
+        let before = self.segment.header;
+        let name = segment_name(self.place.next);
+        let fault = |doing: &str, e| Error::io(format_args!("{doing} {name}"), e);
+        let mut header = SegmentHeader {
+            index: before.index + 1,
+            first: self.place.next,
+            salt: new_salt(),
+            prev_sealed_len: self.place.offset,
+            created_ns: now_ns(),
+            prev_chain: self.place.chain,
+            ..before
+        };
+        let page = header.encode();
+        file.write_at(&page, 0).map_err(|e| fault("write the header of", e))?;
+        file.sync().map_err(|e| fault("sync", e))?;
+        self.spare.give_name(&name).map_err(|e| fault("give its name to", e))?;
+        self.segment.seal(self.place.offset);
+        self.segment = Arc::new(Segment::with_file(header, file.clone()));
+        self.catalog.add(self.segment.clone());
+        self.file = file;
+        self.place = Place { epoch: self.epoch, ..Place::start(&header) };
+        self.written = self.place.offset;
+        Ok(())
+    }
+
+    fn push_control(&mut self, flags: u32) {
+        let durable = self.catalog.watermark.get();
+        let mut header = FrameHeader::control(flags, self.place.next, durable, self.place.chain, self.epoch);
+        let mut frame = [0; CONTROL_FRAME];
+        header.seal(&mut frame, self.segment.header.salt);
+        self.unwritten.extend_from_slice(&frame);
+        self.place = self.place.after(&header);
+    }
+
+    /// Hands every frame to the operating system, in one write.
+    pub(crate) fn write(&mut self) -> Result<(), Error> {
+        self.check_alive()?;
+        if self.unwritten.is_empty() {
+            return Ok(());
+        }
+        self.unsynced = true;
+        if let Err(e) = self.file.write_at(&self.unwritten, self.written) {
+            return Err(self.poison(self.segment.fault("write", e)));
+        }
+        self.written = self.place.offset;
+        self.unwritten.clear();
+        self.unwritten.shrink_to(WRITE_AT);
+        Ok(())
+    }
+
+    /// The same, when there is much of it.
+    pub(crate) fn write_if_large(&mut self) -> Result<(), Error> {
+        if self.unwritten.len() >= WRITE_AT { self.write() } else { Ok(()) }
+    }
+
+    /// Makes every frame durable, and says so to readers.
+    pub(crate) fn sync(&mut self) -> Result<(), Error> {
+        self.write()?;
+        if self.unsynced {
+            if let Err(e) = self.file.sync() {
+                return Err(self.poison(self.segment.fault("sync", e)));
+            }
+            self.unsynced = false;
+        }
+        self.catalog.watermark.advance(self.place.next.previous());
+        Ok(())
+    }
+
+    /// Whether there are frames that are not durable.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.unsynced || !self.unwritten.is_empty()
+    }
+
+    /// Whether the mark could prove more than it does.
+    pub(crate) fn mark_is_behind(&self) -> bool {
+        self.failure.is_none() && self.mark.end_in(&self.segment) != Some(self.written)
+    }
+
+    /// How full the active segment is, in eighths.
+    pub(crate) fn eighths_full(&self) -> u64 {
+        self.place.offset.saturating_mul(8) / self.segment.header.segment_size.max(1)
+    }
+
+    /// Syncs, and writes to the mark how far the log is good.
+    pub(crate) fn mark_progress(&mut self) -> Result<(), Error> {
+        self.sync()?;
+        self.write_mark(false).map_err(|e| self.poison(e))
+    }
+
+    /// Writes the mark: everything up to the place is durable.
+    fn write_mark(&mut self, clean: bool) -> Result<(), Error> {
+        let mark = Mark {
+            generation: self.mark.generation + 1,
+            durable: self.place.next.previous(),
+            segment: self.segment.header.first,
+            end: self.place.offset,
+            chain: self.place.chain,
+            epoch: self.epoch,
+            clean,
+            ..self.mark
+        };
+        let (offset, slot) = mark.encode();
+        let written = self.mark_file.write_at(&slot, offset).and_then(|()| self.mark_file.sync());
+        written.map_err(|e| Error::io(format_args!("write {MARK_FILE}"), e))?;
+        self.mark = mark;
+        Ok(())
+    }
+
+    /// Makes everything durable and says in log and mark that the store was closed.
+    pub(crate) fn close(&mut self) -> Result<(), Error> {
+        self.sync()?;
+        let room = self.place.offset + disk_len(2 * CONTROL_FRAME) <= self.segment.header.segment_size;
+        let has_frames = self.place.offset > disk_len(SEGMENT_HEADER);
+        if room && has_frames && self.place.flags & (SEAL | CLEAN) == 0 {
+            self.push_control(CLEAN);
+            self.sync()?;
+        }
+        self.write_mark(true).map_err(|e| self.poison(e))
+    }
+
+    /// After a failed write or sync nobody knows what the disk holds: no more appends until the store is reopened.
+    fn poison(&mut self, error: Error) -> Error {
+        tracing::error!(%error, "the store takes no more appends until it is reopened");
+        let why = format!("an earlier write failed ({error}); close the store and open it again to append");
+        let failure = Error::new(ErrorKind::Poisoned, why).because(error);
+        self.catalog.fail(failure.clone());
+        self.failure = Some(failure.clone());
+        failure
+    }
+
+    fn check_alive(&self) -> Result<(), Error> {
+        self.failure.clone().map_or(Ok(()), Err)
+    }
+}
+
+impl Mark {
+    fn end_in(&self, segment: &Segment) -> Option<u64> {
+        (self.segment == segment.header.first).then_some(self.end)
+    }
+}
+
+/// Nanoseconds since the Unix epoch; 0 when the clock is before it.
+pub(crate) fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Random and never 0, which stands for a header that cannot be read.
+pub(crate) fn new_salt() -> u64 {
+    Uuid::new_v4().as_u64_pair().1 | 1
+}

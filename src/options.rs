@@ -1,0 +1,120 @@
+//! How a store is opened, and the limits.
+
+use std::time::Duration;
+
+use crate::error::Error;
+
+/// How a store is created and opened. Setters are consuming; the end is [`open`](Options::open).
+///
+/// ```no_run
+/// use everfold::Options;
+/// # fn main() -> Result<(), everfold::Error> {
+/// let store = Options::new().create(false).segment_size(16 << 20).open("shop")?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "options do nothing until the store is opened with them"]
+pub struct Options {
+    pub(crate) create: bool,
+    pub(crate) read_only: bool,
+    pub(crate) segment_size: u64,
+    pub(crate) max_batch_bytes: usize,
+    pub(crate) map_segments: bool,
+    pub(crate) sync_after: Duration,
+    pub(crate) view_cache_bytes: u64,
+}
+
+/// The smallest size of a segment: a header page, and room for some small frames.
+pub const MIN_SEGMENT_BYTES: u64 = 8 << 10;
+/// The largest size of a segment.
+pub const MAX_SEGMENT_BYTES: u64 = 4 << 30;
+/// The largest batch that [`Options::max_batch_bytes`] can allow.
+pub const MAX_BATCH_BYTES: usize = 64 << 20;
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            create: true,
+            read_only: false,
+            segment_size: 64 << 20,
+            max_batch_bytes: 16 << 20,
+            map_segments: true,
+            sync_after: Duration::from_millis(100),
+            view_cache_bytes: 64 << 20,
+        }
+    }
+}
+
+impl Options {
+    /// The defaults, as each setter states them.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether to create a store where there is none (default: yes). A directory that holds anything else is
+    /// never taken for a fresh store.
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// Whether to open for reading only (default: no): without a lock, without writing a byte, also on a
+    /// read-only file system and beside a process that writes. What is read is what a recovery would keep, as of
+    /// the opening. Views cannot be opened; `everfold views` tells their state.
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// Size of a segment file in bytes, fixed when the store is created (default: 64 MiB; from
+    /// [`MIN_SEGMENT_BYTES`] to [`MAX_SEGMENT_BYTES`], in multiples of 4,096). An existing store keeps its own.
+    pub fn segment_size(mut self, bytes: u64) -> Self {
+        self.segment_size = bytes;
+        self
+    }
+
+    /// The largest batch, in bytes of its encoded events (default: 16 MiB; at most [`MAX_BATCH_BYTES`]). A batch
+    /// must also fit in a segment.
+    pub fn max_batch_bytes(mut self, bytes: usize) -> Self {
+        self.max_batch_bytes = bytes;
+        self
+    }
+
+    /// Whether sealed segments are read through memory maps (default: yes). Where something else may shorten the
+    /// files, as on a network file system, say no: touching a page that is gone ends the process.
+    pub fn map_segments(mut self, map: bool) -> Self {
+        self.map_segments = map;
+        self
+    }
+
+    /// How long events that were appended as `Written` or `Deferred` wait at the most for a sync
+    /// (default: 100 ms).
+    pub fn sync_after(mut self, wait: Duration) -> Self {
+        self.sync_after = wait;
+        self
+    }
+
+    /// Memory for the cache of each view's key-value store, in bytes (default: 64 MiB).
+    pub fn view_cache_bytes(mut self, bytes: u64) -> Self {
+        self.view_cache_bytes = bytes;
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if !(MIN_SEGMENT_BYTES..=MAX_SEGMENT_BYTES).contains(&self.segment_size)
+            || !self.segment_size.is_multiple_of(4096)
+        {
+            return Err(Error::invalid(format!(
+                "a segment size of {} bytes: give a multiple of 4,096 from {MIN_SEGMENT_BYTES} to {MAX_SEGMENT_BYTES}",
+                self.segment_size
+            )));
+        }
+        if !(1..=MAX_BATCH_BYTES).contains(&self.max_batch_bytes) {
+            return Err(Error::invalid(format!(
+                "a largest batch of {} bytes: give from 1 to {MAX_BATCH_BYTES}",
+                self.max_batch_bytes
+            )));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,121 @@
+//! Opens the rows of a view, and says whether they can be served: a view that is damaged, of another store, or
+//! ahead of the log is set aside and made anew.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::error::{Error, ErrorKind};
+use crate::event::Position;
+use crate::log::catalog::Catalog;
+use crate::log::reader::Reader;
+use crate::log::window::RANDOM;
+use crate::view::folder::ViewFolder;
+use crate::view::handle::META_KEY;
+use crate::view::memory_rows::MemoryRows;
+use crate::view::meta::ViewMeta;
+use crate::view::rows::Rows;
+use crate::view::sled_rows::SledRows;
+
+/// Where the rows of a view are, and whose they are.
+#[derive(Clone, Debug)]
+pub(crate) struct ViewHome {
+    /// None: in memory, gone with the store's handle.
+    pub(crate) folder: Option<ViewFolder>,
+    pub(crate) cache_bytes: u64,
+    pub(crate) store_id: Uuid,
+    pub(crate) name: &'static str,
+    pub(crate) generation: u32,
+}
+
+/// Rows that follow from the log up to their checkpoint.
+#[derive(Debug)]
+pub(super) struct OpenedRows {
+    pub(super) rows: Arc<dyn Rows>,
+    pub(super) meta: ViewMeta,
+    /// Why what was there was set aside.
+    pub(super) rebuilt_because: Option<String>,
+}
+
+impl ViewHome {
+    /// Opens the rows. An error is the environment's: a full disk, a missing permission, a held lock.
+    pub(super) fn open(&self, catalog: &Arc<Catalog>) -> Result<OpenedRows, Error> {
+        let Some(folder) = &self.folder else {
+            return Ok(self.fresh(Arc::new(MemoryRows::new()), None));
+        };
+        let reason = match self.open_found(folder, catalog) {
+            Ok(opened) => return Ok(opened),
+            Err(error) if error.kind() == ErrorKind::View => error.to_string(),
+            Err(error) => return Err(error),
+        };
+        self.renew(&reason)
+    }
+
+    /// Sets aside what is there, and starts with no rows.
+    pub(super) fn renew(&self, reason: &str) -> Result<OpenedRows, Error> {
+        let Some(folder) = &self.folder else {
+            return Ok(self.fresh(Arc::new(MemoryRows::new()), Some(reason.to_owned())));
+        };
+        let reason = format!("{reason}; it is kept in {}", folder.set_aside()?);
+        tracing::warn!(
+            view = self.name,
+            generation = self.generation,
+            reason,
+            "a view is built anew from the log"
+        );
+        let rows = SledRows::open(&folder.path(), self.cache_bytes)?;
+        Ok(self.fresh(Arc::new(rows), Some(reason)))
+    }
+
+    fn open_found(&self, folder: &ViewFolder, catalog: &Arc<Catalog>) -> Result<OpenedRows, Error> {
+        let rows = SledRows::open(&folder.path(), self.cache_bytes)?;
+        let unfit = |why: String| Error::new(ErrorKind::View, why);
+        let Some(bytes) = rows.get(&META_KEY)? else {
+            let any = rows.scan(std::ops::Bound::Unbounded, std::ops::Bound::Unbounded).next().transpose()?;
+            return match any {
+                None => Ok(self.fresh(Arc::new(rows), None)),
+                Some(_) => Err(unfit("it has rows but does not say what they are".into())),
+            };
+        };
+        let meta =
+            ViewMeta::decode(&bytes).ok_or_else(|| unfit("what it says of itself does not verify".into()))?;
+        self.check(&meta, catalog).map_err(unfit)?;
+        Ok(OpenedRows { rows: Arc::new(rows), meta, rebuilt_because: None })
+    }
+
+    fn check(&self, meta: &ViewMeta, catalog: &Arc<Catalog>) -> Result<(), String> {
+        if meta.store_id != self.store_id {
+            return Err(format!("it belongs to the store {}", meta.store_id));
+        }
+        if (meta.name.as_str(), meta.generation) != (self.name, self.generation) {
+            return Err(format!("it is generation {} of {}", meta.generation, meta.name));
+        }
+        let last = catalog.watermark.get();
+        if meta.checkpoint > last {
+            return Err(format!("it is at position {}, and the log ends at {last}", meta.checkpoint));
+        }
+        if meta.checkpoint == Position::START {
+            return Ok(());
+        }
+        // An event that cannot be read cannot tell; the projector will meet it if it needs it.
+        match Reader::new(catalog.clone(), RANDOM).fingerprint(meta.checkpoint) {
+            Ok(fingerprint) if fingerprint != meta.fingerprint => Err(format!(
+                "it was made from another log: the event at position {} is not the same",
+                meta.checkpoint
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn fresh(&self, rows: Arc<dyn Rows>, rebuilt_because: Option<String>) -> OpenedRows {
+        let meta = ViewMeta {
+            store_id: self.store_id,
+            name: self.name.to_owned(),
+            generation: self.generation,
+            checkpoint: Position::START,
+            fingerprint: 0,
+            rows: 0,
+        };
+        OpenedRows { rows, meta, rebuilt_because }
+    }
+}

@@ -1,0 +1,345 @@
+//! The background runner of one projection: a thread that follows the log and writes the view.
+//!
+//! It is the only one who writes the view's rows. Each write holds the rows that some events changed and the
+//! checkpoint after them, so that whatever crashes, each event has its effect exactly once.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+use super::Projection;
+use super::batch::ViewBatch;
+use super::opened::{OpenedRows, ViewHome};
+use crate::error::{Error, ErrorKind};
+use crate::event::{Position, RecordedEvent};
+use crate::log::cursor::Cursor;
+use crate::log::reader::Reader;
+use crate::log::window::RANDOM;
+use crate::view::folder::ViewNote;
+use crate::view::handle::META_KEY;
+use crate::view::meta::ViewMeta;
+use crate::view::rows::Rows;
+use crate::view::state::{ProjectionState, ViewState};
+
+/// So many changed rows are written together: sled leaks memory with larger batches.
+const ROWS_PER_WRITE: usize = 250;
+/// So many events are applied before a write, however few rows they change.
+const EVENTS_PER_WRITE: u64 = 20_000;
+/// How often a view is made anew while it gets no further.
+const REBUILDS: u32 = 3;
+/// How often the note beside the view is written while events are applied.
+const NOTE_EVERY: Duration = Duration::from_secs(1);
+
+/// What a projector is started with.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    pub(crate) home: ViewHome,
+    pub(crate) state: Arc<ViewState>,
+}
+
+/// A running projection, seen from the store.
+#[derive(Debug)]
+pub(crate) struct Projector {
+    state: Arc<ViewState>,
+    stop: Arc<AtomicBool>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Projector {
+    /// Opens the view and starts the thread. The view can be read from then on, as of its checkpoint.
+    pub(crate) fn start<P: Projection>(projection: P, setting: Setting) -> Result<Self, Error> {
+        let Setting { home, state } = setting;
+        let stop = Arc::new(AtomicBool::new(false));
+        let opened = home.open(&state.catalog)?;
+        let mut run =
+            Run { projection, home, state: state.clone(), stop: stop.clone(), last_note: None, rebuilds: 0 };
+        let current = run.serve(opened);
+        let thread = std::thread::Builder::new()
+            .name(format!("everfold-{}", P::NAME))
+            .spawn(move || run.follow(current))
+            .map_err(|e| Error::io("start a projector's thread", e))?;
+        Ok(Projector { state, stop, thread: Mutex::new(Some(thread)) })
+    }
+
+    pub(crate) fn state(&self) -> &Arc<ViewState> {
+        &self.state
+    }
+
+    /// Takes the rows away, so that nobody reads them after the store was closed.
+    pub(crate) fn release(&self) {
+        self.state.release();
+    }
+
+    /// Ends the thread after the write it is at, and makes the view durable.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            thread.thread().unpark();
+            if thread.join().is_err() {
+                tracing::error!(view = self.state.name, "the projector's thread had panicked");
+            }
+        }
+    }
+}
+
+/// The rows being written, and what they say of themselves.
+struct Current {
+    rows: Arc<dyn Rows>,
+    meta: ViewMeta,
+}
+
+/// Why the projector does not go on with the next event.
+enum Halt {
+    /// `apply` failed on the event at this position.
+    Event(Position, Error),
+    /// The log could not be read at this position.
+    Log(Position, Error),
+    /// The rows could not be read or written.
+    View(Error),
+}
+
+struct Run<P> {
+    projection: P,
+    home: ViewHome,
+    state: Arc<ViewState>,
+    stop: Arc<AtomicBool>,
+    last_note: Option<Instant>,
+    /// How often the view was made anew since it last got further.
+    rebuilds: u32,
+}
+
+impl<P: Projection> Run<P> {
+    fn serve(&mut self, opened: OpenedRows) -> Current {
+        let OpenedRows { rows, meta, rebuilt_because } = opened;
+        if let Some(why) = rebuilt_because {
+            self.state.set_rebuilt_because(why);
+        }
+        self.state.set_rows(Some(rows.clone()), meta.checkpoint, meta.rows);
+        Current { rows, meta }
+    }
+
+    fn follow(mut self, mut current: Current) {
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut live = false;
+        while !self.stop.load(Ordering::Acquire) {
+            let last = self.state.catalog.watermark.get();
+            if current.meta.checkpoint < last {
+                if !live {
+                    self.enter(ProjectionState::Rebuilding);
+                }
+                match self.catch_up(&mut current, last) {
+                    Ok(()) => {}
+                    Err(Halt::View(error)) => match self.renew(current, error) {
+                        Some(renewed) => (current, live) = (renewed, false),
+                        None => return,
+                    },
+                    Err(Halt::Event(position, cause) | Halt::Log(position, cause)) => {
+                        self.halt(position, cause);
+                        break;
+                    }
+                }
+                continue;
+            }
+            if !live {
+                live = true;
+                self.enter(ProjectionState::Live);
+                self.drop_earlier_generations();
+            }
+            let next = current.meta.checkpoint.next();
+            match self.state.catalog.watermark.poll_wait(next, &mut Context::from_waker(&waker)) {
+                Poll::Pending => std::thread::park(),
+                Poll::Ready(crate::watermark::Waited::Reached(_)) => {}
+                Poll::Ready(_) => break,
+            }
+        }
+        self.finish(&current);
+    }
+
+    /// Applies events up to a position, and writes what they changed.
+    fn catch_up(&mut self, current: &mut Current, last: Position) -> Result<(), Halt> {
+        let mut cursor = self.cursor(current);
+        let mut events_per_write = EVENTS_PER_WRITE;
+        while current.meta.checkpoint < last && !self.stop.load(Ordering::Acquire) {
+            let mut batch = ViewBatch::new(current.rows.clone());
+            let mut at = current.meta.checkpoint;
+            let to = last.min(at.plus(events_per_write));
+            while at < to && batch.changed() < ROWS_PER_WRITE {
+                if let Err(halt) = self.apply_next(&mut cursor, at.next(), &mut batch) {
+                    // What the failed event changed is in the batch: fold once more, up to the event before.
+                    drop(batch);
+                    self.refold(current, at)?;
+                    return Err(halt);
+                }
+                at = at.next();
+            }
+            match self.write(current, batch, at) {
+                // Some event of several made a row that cannot be kept: find it.
+                Err(Halt::Event(..)) if at > current.meta.checkpoint.next() => {
+                    events_per_write = 1;
+                    cursor = self.cursor(current);
+                }
+                result => result?,
+            }
+            self.note_progress();
+        }
+        Ok(())
+    }
+
+    fn cursor(&self, current: &Current) -> Cursor {
+        Cursor::forward(self.state.catalog.clone(), current.meta.checkpoint)
+    }
+
+    /// Applies the events from the checkpoint up to a position, which were applied before, and writes.
+    fn refold(&mut self, current: &mut Current, to: Position) -> Result<(), Halt> {
+        if to == current.meta.checkpoint {
+            return Ok(());
+        }
+        let mut cursor = self.cursor(current);
+        let mut batch = ViewBatch::new(current.rows.clone());
+        let mut at = current.meta.checkpoint;
+        while at < to {
+            self.apply_next(&mut cursor, at.next(), &mut batch)?;
+            at = at.next();
+        }
+        self.write(current, batch, to)
+    }
+
+    fn apply_next(
+        &self,
+        cursor: &mut Cursor,
+        position: Position,
+        batch: &mut ViewBatch<P::Key, P::Value>,
+    ) -> Result<(), Halt> {
+        let event = match cursor.next() {
+            Some(Ok(event)) => event,
+            Some(Err(error)) => return Err(Halt::Log(position, error)),
+            None => {
+                let error =
+                    Error::new(ErrorKind::Io, format!("the log gave no event at position {position}"));
+                return Err(Halt::Log(position, error));
+            }
+        };
+        match self.apply(&event, batch) {
+            Ok(()) => Ok(()),
+            Err(cause) => Err(batch.failure().map_or(Halt::Event(position, cause), Halt::View)),
+        }
+    }
+
+    fn apply(&self, event: &RecordedEvent, batch: &mut ViewBatch<P::Key, P::Value>) -> Result<(), Error> {
+        let failed = |what: &str, why: &str| {
+            let (kind, event_type) = (ErrorKind::Stopped { position: event.position() }, event.event_type());
+            Error::new(kind, format!("apply {what} on {event_type:?} of stream {:?}: {why}", event.stream()))
+        };
+        match catch_unwind(AssertUnwindSafe(|| self.projection.apply(event, batch))) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(failed("failed", &error.to_string())),
+            Err(panic) => {
+                let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+                let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+                Err(failed("panicked", text.as_deref().unwrap_or("with something that is not text")))
+            }
+        }
+    }
+
+    /// Rows and checkpoint in one atomic write.
+    fn write(
+        &mut self,
+        current: &mut Current,
+        batch: ViewBatch<P::Key, P::Value>,
+        checkpoint: Position,
+    ) -> Result<(), Halt> {
+        let fail = |error: Error| match error.kind() {
+            // A row too large or that does not serialise is the fold's fault, at some event of the batch.
+            ErrorKind::TooLarge { .. } | ErrorKind::Codec => Halt::Event(checkpoint, error),
+            _ => Halt::View(error),
+        };
+        let (mut changes, rows) = batch.finish(current.meta.rows).map_err(fail)?;
+        let fingerprint = Reader::new(self.state.catalog.clone(), RANDOM)
+            .fingerprint(checkpoint)
+            .map_err(|error| Halt::Log(checkpoint, error))?;
+        let meta = ViewMeta { checkpoint, rows, fingerprint, ..current.meta.clone() };
+        changes.push((META_KEY.to_vec(), Some(meta.encode())));
+        current.rows.write(&changes).map_err(fail)?;
+        current.meta = meta;
+        self.rebuilds = 0;
+        self.state.advance(checkpoint, rows);
+        Ok(())
+    }
+
+    /// After the rows failed: sets the view aside and starts anew, if that can help; `None` when stopped.
+    fn renew(&mut self, current: Current, error: Error) -> Option<Current> {
+        let Current { rows, meta } = current;
+        let next = meta.checkpoint.next();
+        self.state.set_rows(None, Position::START, 0);
+        drop(rows);
+        if error.kind() != ErrorKind::View || self.rebuilds >= REBUILDS {
+            self.halt(next, error);
+            return None;
+        }
+        self.rebuilds += 1;
+        let why = error.to_string();
+        let renewed = self.home.renew(&why);
+        match renewed {
+            Ok(opened) => Some(self.serve(opened)),
+            Err(error) => {
+                self.halt(next, error);
+                None
+            }
+        }
+    }
+
+    fn halt(&mut self, position: Position, cause: Error) {
+        tracing::error!(view = self.state.name, %position, %cause, "a projection stopped");
+        self.enter(ProjectionState::Stopped { position, cause });
+    }
+
+    fn enter(&mut self, state: ProjectionState) {
+        self.state.set_state(state);
+        self.write_note(false);
+    }
+
+    fn note_progress(&mut self) {
+        if self.last_note.is_none_or(|at| at.elapsed() >= NOTE_EVERY) {
+            self.write_note(false);
+        }
+    }
+
+    fn write_note(&mut self, closed: bool) {
+        self.last_note = Some(Instant::now());
+        if let Some(folder) = &self.home.folder
+            && let Err(error) = folder.write_note(&ViewNote::new(&self.state.status(), closed))
+        {
+            tracing::warn!(view = self.state.name, %error, "could not write the note about a view");
+        }
+    }
+
+    fn drop_earlier_generations(&self) {
+        if let Some(folder) = &self.home.folder
+            && let Err(error) = folder.remove_earlier()
+        {
+            tracing::warn!(view = self.state.name, %error, "could not remove earlier generations of a view");
+        }
+    }
+
+    /// The store closes, or the projection stopped: what was written is made durable.
+    fn finish(mut self, current: &Current) {
+        if let Err(error) = current.rows.make_durable() {
+            tracing::warn!(view = self.state.name, %error, "could not make a view durable; it will be rebuilt");
+        }
+        if self.stop.load(Ordering::Acquire) {
+            self.write_note(true);
+        }
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}

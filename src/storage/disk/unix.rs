@@ -1,0 +1,68 @@
+//! The calls of Linux and other unixes.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+pub(super) fn resolve(root: &Path) -> io::Result<PathBuf> {
+    root.canonicalize()
+}
+
+pub(super) fn restrict(options: &mut OpenOptions) {
+    options.mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+}
+
+pub(super) fn restrict_directory(builder: &mut DirBuilder) {
+    builder.mode(0o700);
+}
+
+pub(super) fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    file.read_at(buf, offset)
+}
+
+pub(super) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+    file.write_at(bytes, offset)
+}
+
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// For a parent directory that this process may not read, hence not sync: a service's state directory is
+/// often in one. Everything on the file system is synced in its place.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn sync_file_system(path: &Path) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(File::open(path)?)?)
+}
+
+/// Nothing stands in for the sync of a parent that may not be read; who may read it has made the directory.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn sync_file_system(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn allocate(file: &File, len: u64) -> io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::io::Errno;
+
+    if len == 0 {
+        return Ok(());
+    }
+    loop {
+        match fallocate(file, FallocateFlags::empty(), 0, len) {
+            Ok(()) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return super::write_zeros(file, len),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn allocate(file: &File, len: u64) -> io::Result<()> {
+    super::write_zeros(file, len)
+}

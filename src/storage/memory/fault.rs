@@ -1,0 +1,102 @@
+//! Operations that fail on purpose, by number.
+
+use std::collections::BTreeMap;
+use std::io;
+
+/// How an operation on a [`MemoryStorage`](super::MemoryStorage) fails; see
+/// [`fail_at`](super::MemoryStorage::fail_at).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    kind: io::ErrorKind,
+    for_ever: bool,
+    short: bool,
+}
+
+impl Fault {
+    /// That one operation fails, as a full disk does until there is space.
+    #[must_use]
+    pub fn once(kind: io::ErrorKind) -> Self {
+        Fault { kind, for_ever: false, short: false }
+    }
+
+    /// That operation and all after it fail, as on a dead disk. Reads go on.
+    #[must_use]
+    pub fn from_then_on(kind: io::ErrorKind) -> Self {
+        Fault { kind, for_ever: true, short: false }
+    }
+
+    /// When that operation is a write, the first half of its bytes is written before it fails.
+    #[must_use]
+    pub fn short(self) -> Self {
+        Fault { short: true, ..self }
+    }
+}
+
+/// Counts the operations and knows which of them fail.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    done: u64,
+    plan: BTreeMap<u64, Fault>,
+}
+
+/// An operation that has to fail.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) short: bool,
+    error: io::Error,
+}
+
+impl From<Failure> for io::Error {
+    fn from(failure: Failure) -> Self {
+        failure.error
+    }
+}
+
+impl Faults {
+    /// Counts one operation; an error when it has to fail.
+    pub(super) fn count(&mut self) -> Result<(), Failure> {
+        self.done += 1;
+        let now = self.done;
+        match self.plan.range(..=now).rev().find(|(at, fault)| **at == now || fault.for_ever) {
+            None => Ok(()),
+            Some((at, fault)) => Err(Failure {
+                short: fault.short && *at == now,
+                error: io::Error::new(fault.kind, format!("injected fault at operation {now}")),
+            }),
+        }
+    }
+
+    pub(super) fn done(&self) -> u64 {
+        self.done
+    }
+
+    pub(super) fn add(&mut self, operation: u64, fault: Fault) {
+        self.plan.insert(operation, fault);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.plan.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_from_then_on_lasts_and_is_short_only_at_first() {
+        let mut faults = Faults::default();
+        faults.add(2, Fault::once(io::ErrorKind::StorageFull));
+        faults.add(4, Fault::from_then_on(io::ErrorKind::Other).short());
+        let seen: Vec<_> = (1..=6)
+            .map(|_| faults.count().map_err(|failure| (failure.error.kind(), failure.short)))
+            .collect();
+        let (full, dead) = (io::ErrorKind::StorageFull, io::ErrorKind::Other);
+        let expected =
+            [Ok(()), Err((full, false)), Ok(()), Err((dead, true)), Err((dead, false)), Err((dead, false))];
+        assert_eq!(seen, expected);
+        faults.clear();
+        assert!(faults.count().is_ok());
+        assert_eq!(faults.done(), 7);
+    }
+}

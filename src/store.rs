@@ -1,0 +1,286 @@
+//! Opens, wires and closes: a log, the projectors that follow it, the handles on both.
+
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use uuid::Uuid;
+
+use crate::batch::{Appended, Batch};
+use crate::error::{AppendError, Error};
+use crate::event::{Event, Position, Version};
+use crate::guard::{Expected, Guard};
+use crate::log::catalog::closed;
+use crate::log::cursor::Cursor;
+use crate::log::report::RecoveryReport;
+use crate::log::{Log, read_only};
+use crate::options::Options;
+use crate::projection::{Projection, Projector, Setting, ViewHome};
+use crate::storage::Storage;
+use crate::storage::disk::DiskStorage;
+use crate::storage::memory::MemoryStorage;
+use crate::subscription::Subscription;
+use crate::view::folder::{ViewFolder, check_name};
+use crate::view::handle::View;
+use crate::view::state::{ViewState, ViewStatus};
+
+/// An open event store. A cheap handle: clone it, and share it between threads.
+///
+/// [`close`](Store::close) ends it; when the last handle is dropped, that is tried as well, but nobody is told of a
+/// failure. After a crash, opening the store recovers it: everything that was acknowledged as durable is there.
+#[derive(Clone, Debug)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    log: Log,
+    view_cache_bytes: u64,
+    projectors: Mutex<Projectors>,
+}
+
+#[derive(Debug, Default)]
+struct Projectors {
+    closed: bool,
+    by_name: HashMap<&'static str, (TypeId, u32, Projector)>,
+}
+
+impl Options {
+    /// Opens the store in a directory, recovering it if it was not closed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Locked`](crate::ErrorKind::Locked) when it is open for writing elsewhere,
+    /// [`NotFound`](crate::ErrorKind::NotFound) when there is none and none is to be created,
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) when acknowledged events are damaged or missing,
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) when it was written by a newer everfold.
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<Store, Error> {
+        let path = path.as_ref();
+        let storage =
+            if self.create && !self.read_only { DiskStorage::create(path) } else { DiskStorage::open(path) };
+        let storage =
+            storage.map_err(|e| Error::io(format_args!("open the directory {}", path.display()), e))?;
+        self.open_storage(Arc::new(storage))
+    }
+
+    /// Opens a store that lives in memory, for tests: of code that uses a store, and of what a crash would do to
+    /// it. Its views are in memory too, and are folded anew whenever it is opened.
+    ///
+    /// # Errors
+    /// As [`open`](Options::open).
+    pub fn open_memory(&self, storage: &MemoryStorage) -> Result<Store, Error> {
+        self.open_storage(Arc::new(storage.clone()))
+    }
+
+    fn open_storage(&self, storage: Arc<dyn Storage>) -> Result<Store, Error> {
+        let shared = Shared {
+            log: Log::open(storage, self)?,
+            view_cache_bytes: self.view_cache_bytes,
+            projectors: Mutex::default(),
+        };
+        Ok(Store { shared: Arc::new(shared) })
+    }
+}
+
+impl Store {
+    /// Opens the store in a directory with the default [`Options`], creating it if the directory is empty or not
+    /// there.
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Store, Error> {
+        Options::new().open(path)
+    }
+
+    /// Appends events to one stream, if it is at the expected version. They are durable on return.
+    ///
+    /// # Errors
+    /// [`AppendError::Conflict`] when it is not; else as [`append_batch`](Store::append_batch).
+    pub fn append(
+        &self,
+        stream: &str,
+        expected: impl Into<Expected>,
+        events: impl IntoIterator<Item = Event>,
+    ) -> Result<Appended, AppendError> {
+        let mut batch = events.into_iter().fold(Batch::new(), |batch, event| batch.event(stream, event));
+        let expected = expected.into();
+        if expected != Expected::Any {
+            batch = batch.guard(Guard::version(stream, expected));
+        }
+        self.append_batch(batch)
+    }
+
+    /// Appends a batch: all of it, at consecutive positions, or nothing. When it returns `Ok`, the events are as
+    /// safe as the batch's [`Durability`](crate::Durability) says; by default they survive a loss of power.
+    ///
+    /// Appending events again whose ids were recorded (after an unclear outcome, say) records nothing and returns
+    /// their first positions, with [`repeated`](Appended::repeated) set.
+    ///
+    /// # Errors
+    /// [`AppendError::Conflict`] when a guard does not hold. [`AppendError::Failed`] with a kind of: `Invalid` or
+    /// `TooLarge` (a name, size or number beyond the limits), `IdTaken`, `DiskFull` (try again later),
+    /// `ReadOnly`, `Closed`, `Poisoned`: nothing was written. `Indeterminate`: the write failed, and only reopening
+    /// the store tells whether the events are there. `Corrupt`: damage hides what version a stream has.
+    pub fn append_batch(&self, batch: Batch) -> Result<Appended, AppendError> {
+        self.shared.log.append(&batch)
+    }
+
+    /// Makes everything appended so far durable, whatever it was appended with. Returns the last durable position.
+    ///
+    /// # Errors
+    /// When a write or sync fails; the store then takes no more appends until it is reopened.
+    pub fn sync(&self) -> Result<Position, Error> {
+        self.shared.log.sync()
+    }
+
+    /// Reads the events after a position, in order.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = everfold::Options::new().open_memory(&everfold::MemoryStorage::new())?;
+    /// for event in store.read(everfold::Position::START).limit(100) {
+    ///     println!("{}", event?.event_type());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn read(&self, after: Position) -> Cursor {
+        Cursor::forward(self.shared.log.catalog.clone(), after)
+    }
+
+    /// Reads the events before a position, last first. [`Position::END`] starts at the end.
+    pub fn read_backward(&self, before: Position) -> Cursor {
+        Cursor::backward(self.shared.log.catalog.clone(), before)
+    }
+
+    /// Reads a stream's events after a version, in order. A stream without events reads as empty.
+    pub fn read_stream(&self, stream: &str, after: Version) -> Cursor {
+        Cursor::stream(self.shared.log.catalog.clone(), stream, after)
+    }
+
+    /// Reads a stream's events before a version, last first. [`Version::END`] starts at the end.
+    pub fn read_stream_backward(&self, stream: &str, before: Version) -> Cursor {
+        Cursor::stream_backward(self.shared.log.catalog.clone(), stream, before)
+    }
+
+    /// Follows the log: the events after a position that are there, then those that come, without a gap.
+    pub fn subscribe(&self, after: Position) -> Subscription {
+        Subscription::all(self.shared.log.catalog.clone(), after)
+    }
+
+    /// Follows a stream.
+    pub fn subscribe_stream(&self, stream: &str, after: Version) -> Subscription {
+        Subscription::stream(self.shared.log.catalog.clone(), stream, after)
+    }
+
+    /// The last position that is durable, hence readable.
+    #[must_use]
+    pub fn watermark(&self) -> Position {
+        self.shared.log.catalog.watermark.get()
+    }
+
+    /// Starts a projection in the background, from where its view is, and returns the view. Registering the same
+    /// projection again returns the same view.
+    ///
+    /// A view that is damaged, belongs to another store, or is ahead of the log is set aside in `quarantine/` and
+    /// made anew from the log; [`status`](View::status) says so.
+    ///
+    /// # Errors
+    /// `Invalid` when the name cannot name a folder or is taken by another projection; `ReadOnly`; `Closed`; and
+    /// `DiskFull`, `Io` or `Locked` when the view's files cannot be opened for reasons that are not theirs.
+    pub fn project<P: Projection>(&self, projection: P) -> Result<View<P::Key, P::Value>, Error> {
+        check_name(P::NAME)?;
+        if !self.shared.log.is_writable() {
+            return Err(read_only());
+        }
+        let mut projectors = self.shared.projectors();
+        if projectors.closed {
+            return Err(closed());
+        }
+        let kind = TypeId::of::<P>();
+        match projectors.by_name.get(P::NAME) {
+            Some((same, generation, projector)) if (*same, *generation) == (kind, P::GENERATION) => {
+                return Ok(View::new(projector.state().clone()));
+            }
+            Some(_) => {
+                return Err(Error::invalid(format!(
+                    "another projection is registered under the name {:?}",
+                    P::NAME
+                )));
+            }
+            None => {}
+        }
+        let catalog = self.shared.log.catalog.clone();
+        let home = ViewHome {
+            folder: catalog.storage.root().map(|root| ViewFolder::new(root, P::NAME, P::GENERATION)),
+            cache_bytes: self.shared.view_cache_bytes,
+            store_id: self.store_id(),
+            name: P::NAME,
+            generation: P::GENERATION,
+        };
+        let state = Arc::new(ViewState::new(P::NAME, P::GENERATION, catalog));
+        let projector = Projector::start(projection, Setting { home, state: state.clone() })?;
+        projectors.by_name.insert(P::NAME, (kind, P::GENERATION, projector));
+        Ok(View::new(state))
+    }
+
+    /// The views of the projections registered with this handle or a clone of it, by name.
+    #[must_use]
+    pub fn views(&self) -> Vec<ViewStatus> {
+        let projectors = self.shared.projectors();
+        let mut views: Vec<_> = projectors.by_name.values().map(|(_, _, p)| p.state().status()).collect();
+        views.sort_by(|a, b| a.name.cmp(&b.name));
+        views
+    }
+
+    /// What opening the store found, kept and removed.
+    #[must_use]
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.shared.log.report
+    }
+
+    /// The store's id, given at its creation.
+    #[must_use]
+    pub fn store_id(&self) -> Uuid {
+        self.shared.log.store_id()
+    }
+
+    /// Ends the projections, makes everything durable, marks the store as closed and gives its lock back. All
+    /// clones of this handle, subscriptions and views are closed with it. Closing twice is fine.
+    ///
+    /// # Errors
+    /// When a write or sync fails. The store is closed all the same, and recovered when it is opened next.
+    pub fn close(&self) -> Result<(), Error> {
+        self.shared.close()
+    }
+}
+
+impl Shared {
+    fn projectors(&self) -> MutexGuard<'_, Projectors> {
+        self.projectors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self) -> Result<(), Error> {
+        let stopped: Vec<_> = {
+            let mut projectors = self.projectors();
+            projectors.closed = true;
+            projectors.by_name.drain().collect()
+        };
+        for (_, (_, _, projector)) in &stopped {
+            projector.stop();
+        }
+        let result = self.log.close();
+        for (_, (_, _, projector)) in &stopped {
+            projector.release();
+        }
+        result
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::error!(%error, "the store could not be closed; it will be recovered when it is opened");
+        }
+    }
+}

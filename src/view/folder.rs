@@ -1,0 +1,165 @@
+//! Where views are on disk: `views/<name>/<generation>/`, with `<generation>.json` beside it to tell of its state.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::state::{ProjectionState, ViewStatus};
+use crate::error::{Error, ErrorKind};
+use crate::event::Position;
+use crate::log::create::VIEWS_FOLDER;
+use crate::log::recovery::QUARANTINE_FOLDER;
+
+/// The longest name of a projection, which names a folder.
+const MAX_NAME: usize = 64;
+
+/// The folder of one generation of a view.
+#[derive(Clone, Debug)]
+pub(crate) struct ViewFolder {
+    root: PathBuf,
+    name: &'static str,
+    generation: u32,
+}
+
+/// What `<generation>.json` says: for people and `everfold views`, never read by the projector. It is written when
+/// the state changes, and once a second while events are applied; it may be older than the view.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ViewNote {
+    /// The projection's name.
+    pub name: String,
+    /// Its generation.
+    pub generation: u32,
+    /// What it was doing: `rebuilding`, `live`, `stopped`, or `closed`.
+    pub state: String,
+    /// The last event applied.
+    pub checkpoint: Position,
+    /// How many rows the view had.
+    pub rows: u64,
+    /// The event it stopped at, if it did.
+    pub stopped_at: Option<Position>,
+    /// Why it stopped.
+    pub cause: Option<String>,
+    /// Why the view that was there before was set aside, if it was.
+    pub rebuilt_because: Option<String>,
+    /// When this was written, in nanoseconds since the Unix epoch.
+    pub as_of_ns: u64,
+}
+
+impl ViewNote {
+    pub(crate) fn new(status: &ViewStatus, closed: bool) -> Self {
+        let (stopped_at, cause) = match &status.state {
+            ProjectionState::Stopped { position, cause } => (Some(*position), Some(cause.to_string())),
+            _ => (None, None),
+        };
+        let state = if closed && stopped_at.is_none() { "closed" } else { status.state.name() };
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        ViewNote {
+            name: status.name.clone(),
+            generation: status.generation,
+            state: state.into(),
+            checkpoint: status.checkpoint,
+            rows: status.rows,
+            stopped_at,
+            cause,
+            rebuilt_because: status.rebuilt_because.clone(),
+            as_of_ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// A projection's name names a folder, on every file system.
+pub(crate) fn check_name(name: &str) -> Result<(), Error> {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    if (1..=MAX_NAME).contains(&name.len()) && name.chars().all(fits) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "the projection's name {name:?} names a folder: give 1 to {MAX_NAME} of a-z, 0-9, - and _"
+    )))
+}
+
+impl ViewFolder {
+    pub(crate) fn new(root: &Path, name: &'static str, generation: u32) -> Self {
+        ViewFolder { root: root.to_owned(), name, generation }
+    }
+
+    /// The folder of the key-value store.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.of_view().join(self.generation.to_string())
+    }
+
+    fn of_view(&self) -> PathBuf {
+        self.root.join(VIEWS_FOLDER).join(self.name)
+    }
+
+    /// Moves the view to quarantine, where nothing of everfold's looks for it; returns where it is.
+    pub(crate) fn set_aside(&self) -> Result<String, Error> {
+        let fault = |e| Error::io(format_args!("set view {} aside", self.name), e);
+        let quarantine = self.root.join(QUARANTINE_FOLDER);
+        fs::create_dir_all(&quarantine).map_err(fault)?;
+        for copy in 0u32.. {
+            let kept = format!("view-{}-{}-{copy}", self.name, self.generation);
+            let target = quarantine.join(&kept);
+            if !target.exists() {
+                fs::rename(self.path(), target).map_err(fault)?;
+                return Ok(format!("{QUARANTINE_FOLDER}/{kept}"));
+            }
+        }
+        Err(Error::new(ErrorKind::View, "the quarantine is full"))
+    }
+
+    /// Removes generations before this one: they serve nobody any more.
+    pub(crate) fn remove_earlier(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.of_view())? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let number = name.strip_suffix(".json").unwrap_or(&name);
+            match number.parse::<u32>() {
+                Ok(earlier) if earlier < self.generation => {}
+                _ => continue,
+            }
+            if entry.file_type()?.is_dir() {
+                fs::remove_dir_all(entry.path())?
+            } else {
+                fs::remove_file(entry.path())?
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the note, replacing the one before in one step.
+    pub(crate) fn write_note(&self, note: &ViewNote) -> io::Result<()> {
+        let temporary = self.of_view().join(format!("{}.json.tmp", self.generation));
+        fs::write(&temporary, serde_json::to_vec_pretty(note)?)?;
+        fs::rename(temporary, self.of_view().join(format!("{}.json", self.generation)))
+    }
+}
+
+/// The notes of all views of a store, by name and generation. Notes that cannot be read are left out.
+pub(crate) fn notes(root: &Path) -> io::Result<Vec<ViewNote>> {
+    const LARGEST_NOTE: u64 = 64 << 10;
+    let mut notes: Vec<ViewNote> = Vec::new();
+    let views = match fs::read_dir(root.join(VIEWS_FOLDER)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(notes),
+        views => views?,
+    };
+    for view in views {
+        let Ok(files) = fs::read_dir(view?.path()) else { continue };
+        for file in files {
+            let path = file?.path();
+            if path.extension().is_some_and(|e| e == "json")
+                && fs::metadata(&path).is_ok_and(|found| found.is_file() && found.len() <= LARGEST_NOTE)
+                && let Ok(note) = serde_json::from_slice(&fs::read(&path)?)
+            {
+                notes.push(note);
+            }
+        }
+    }
+    notes.sort_by(|a, b| (&a.name, a.generation).cmp(&(&b.name, b.generation)));
+    Ok(notes)
+}

@@ -1,0 +1,85 @@
+//! What a view says of itself, in a row that is written together with the others. A pure codec.
+//!
+//! ```text
+//!  0 format u8 (1)   1 zero (7)   8 store id (16)   24 checkpoint u64   32 rows u64   40 generation u32
+//! 44 fingerprint u32: the checksum of the event at the checkpoint   48 name length u16   50 name …   crc u32 of all before
+//! ```
+
+use uuid::Uuid;
+
+use crate::event::Position;
+use crate::log::layout::{bytes_at, u16_at, u32_at, u64_at};
+
+const FORMAT: u8 = 1;
+const NAME: usize = 50;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ViewMeta {
+    pub(crate) store_id: Uuid,
+    pub(crate) name: String,
+    pub(crate) generation: u32,
+    /// The last event applied.
+    pub(crate) checkpoint: Position,
+    /// The checksum of that event: tells a log that is another one up to there.
+    pub(crate) fingerprint: u32,
+    /// How many rows the view has.
+    pub(crate) rows: u64,
+}
+
+impl ViewMeta {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![FORMAT, 0, 0, 0, 0, 0, 0, 0];
+        bytes.extend_from_slice(self.store_id.as_bytes());
+        bytes.extend_from_slice(&self.checkpoint.get().to_le_bytes());
+        bytes.extend_from_slice(&self.rows.to_le_bytes());
+        bytes.extend_from_slice(&self.generation.to_le_bytes());
+        bytes.extend_from_slice(&self.fingerprint.to_le_bytes());
+        bytes.extend_from_slice(&u16::try_from(self.name.len()).unwrap_or(u16::MAX).to_le_bytes());
+        bytes.extend_from_slice(self.name.as_bytes());
+        let crc = crc32fast::hash(&bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// `None`: these are not the bytes of one.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let end = bytes.len().checked_sub(4)?;
+        if crc32fast::hash(bytes.get(..end)?) != u32_at(bytes, end)? || bytes.first() != Some(&FORMAT) {
+            return None;
+        }
+        let name = bytes.get(NAME..end)?;
+        (name.len() == usize::from(u16_at(bytes, 48)?)).then_some(())?;
+        Some(ViewMeta {
+            store_id: Uuid::from_bytes(bytes_at(bytes, 8)?),
+            name: String::from_utf8(name.to_vec()).ok()?,
+            generation: u32_at(bytes, 40)?,
+            checkpoint: Position::new(u64_at(bytes, 24)?),
+            fingerprint: u32_at(bytes, 44)?,
+            rows: u64_at(bytes, 32)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_comes_back_and_every_flipped_bit_is_found() {
+        let meta = ViewMeta {
+            store_id: Uuid::from_u128(7),
+            name: "totals".into(),
+            generation: 3,
+            checkpoint: Position::new(41),
+            fingerprint: 0xabcd,
+            rows: 12,
+        };
+        let good = meta.encode();
+        assert_eq!(ViewMeta::decode(&good), Some(meta));
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(ViewMeta::decode(&bad), None, "bit {bit}");
+        }
+    }
+}

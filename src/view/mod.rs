@@ -1,0 +1,20 @@
+//! Views: what a projection keeps, in rows of a key and a value.
+//!
+//! [`key`] and [`prefix`] say how keys become bytes in their own order; [`rows`] is the seam to the key-value store,
+//! with [`sled_rows`] (the only file that names sled; [`pieces`] and [`directory`] serve it) and [`memory_rows`]
+//! behind it; [`meta`] is the row a view keeps about itself; [`state`] is shared by the projector and the typed
+//! [`handle`]; [`folder`] is where views are on disk.
+
+#[cfg(test)]
+mod damage_tests;
+mod directory;
+pub(crate) mod folder;
+pub(crate) mod handle;
+pub(crate) mod key;
+pub(crate) mod memory_rows;
+pub(crate) mod meta;
+mod pieces;
+pub(crate) mod prefix;
+pub(crate) mod rows;
+pub(crate) mod sled_rows;
+pub(crate) mod state;

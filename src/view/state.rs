@@ -1,0 +1,202 @@
+//! What a view's handles and its projector share.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use super::rows::Rows;
+use crate::error::{Error, ErrorKind};
+use crate::event::Position;
+use crate::log::catalog::{Catalog, closed};
+use crate::watermark::{Waited, Watermark};
+
+/// What a projection is doing.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ProjectionState {
+    /// Registered, and has not looked at the log yet.
+    NeverRun,
+    /// Applying events that were in the log before.
+    Rebuilding,
+    /// Has applied everything there was, and waits for more.
+    Live,
+    /// Will apply no more until it is registered again, usually by a program in which the cause is mended.
+    Stopped {
+        /// The event it could not apply.
+        position: Position,
+        /// Why.
+        cause: Error,
+    },
+}
+
+impl ProjectionState {
+    /// The word used by the command line.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            ProjectionState::NeverRun => "never run",
+            ProjectionState::Rebuilding => "rebuilding",
+            ProjectionState::Live => "live",
+            ProjectionState::Stopped { .. } => "stopped",
+        }
+    }
+}
+
+impl fmt::Display for ProjectionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ProjectionState::Stopped { position, cause } => {
+                write!(f, "stopped at position {position}: {cause}")
+            }
+            other => f.write_str(other.name()),
+        }
+    }
+}
+
+/// A view and its projection, as of now.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ViewStatus {
+    /// The projection's name.
+    pub name: String,
+    /// Its generation.
+    pub generation: u32,
+    /// What it is doing.
+    pub state: ProjectionState,
+    /// The last event applied.
+    pub checkpoint: Position,
+    /// How many events it is behind the log.
+    pub lag: u64,
+    /// How many rows the view has.
+    pub rows: u64,
+    /// Why the view that was found on disk was set aside and is made anew, if it was.
+    pub rebuilt_because: Option<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct ViewState {
+    pub(crate) name: &'static str,
+    pub(crate) generation: u32,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) checkpoint: Watermark,
+    row_count: AtomicU64,
+    /// None between the end of one set of rows and the start of the next, and after the store was closed.
+    rows: RwLock<Option<Arc<dyn Rows>>>,
+    condition: Mutex<Condition>,
+}
+
+#[derive(Debug)]
+struct Condition {
+    state: ProjectionState,
+    rebuilt_because: Option<String>,
+}
+
+impl ViewState {
+    pub(crate) fn new(name: &'static str, generation: u32, catalog: Arc<Catalog>) -> Self {
+        ViewState {
+            name,
+            generation,
+            catalog,
+            checkpoint: Watermark::default(),
+            row_count: AtomicU64::new(0),
+            rows: RwLock::default(),
+            condition: Mutex::new(Condition { state: ProjectionState::NeverRun, rebuilt_because: None }),
+        }
+    }
+
+    /// Rows to read, as of their checkpoint.
+    pub(crate) fn rows(&self) -> Result<Arc<dyn Rows>, Error> {
+        let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner).clone();
+        rows.ok_or_else(|| match self.state() {
+            ProjectionState::Stopped { position, cause } => self.stopped(position, &cause),
+            _ if self.catalog.is_closed() => closed(),
+            _ => Error::new(ErrorKind::View, format!("view {} is being set up anew; try again", self.name)),
+        })
+    }
+
+    /// Puts other rows in place, which are at this checkpoint.
+    pub(crate) fn set_rows(&self, rows: Option<Arc<dyn Rows>>, checkpoint: Position, count: u64) {
+        *self.rows.write().unwrap_or_else(PoisonError::into_inner) = rows;
+        self.row_count.store(count, Ordering::Release);
+        self.checkpoint.reset(checkpoint);
+    }
+
+    /// The store is closed: wakes whoever waits, and lets go of the rows.
+    pub(crate) fn release(&self) {
+        *self.rows.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.checkpoint.end();
+    }
+
+    /// The projector has written rows up to this checkpoint.
+    pub(crate) fn advance(&self, checkpoint: Position, count: u64) {
+        self.row_count.store(count, Ordering::Release);
+        self.checkpoint.advance(checkpoint);
+    }
+
+    pub(crate) fn row_count(&self) -> u64 {
+        self.row_count.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn state(&self) -> ProjectionState {
+        self.condition().state.clone()
+    }
+
+    pub(crate) fn set_state(&self, state: ProjectionState) {
+        let ends = matches!(state, ProjectionState::Stopped { .. });
+        self.condition().state = state;
+        if ends {
+            self.checkpoint.end();
+        }
+    }
+
+    pub(crate) fn set_rebuilt_because(&self, why: String) {
+        self.condition().rebuilt_because = Some(why);
+    }
+
+    pub(crate) fn status(&self) -> ViewStatus {
+        let condition = self.condition();
+        let checkpoint = self.checkpoint.get();
+        ViewStatus {
+            name: self.name.to_owned(),
+            generation: self.generation,
+            state: condition.state.clone(),
+            checkpoint,
+            lag: self.catalog.watermark.get().get().saturating_sub(checkpoint.get()),
+            rows: self.row_count(),
+            rebuilt_because: condition.rebuilt_because.clone(),
+        }
+    }
+
+    pub(crate) fn wait_for(&self, position: Position, deadline: Option<Instant>) -> Result<(), Error> {
+        self.waited(position, self.checkpoint.wait(position, deadline))
+    }
+
+    pub(crate) fn poll_wait_for(&self, position: Position, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.checkpoint.poll_wait(position, cx).map(|waited| self.waited(position, waited))
+    }
+
+    fn waited(&self, position: Position, waited: Waited) -> Result<(), Error> {
+        match (waited, self.state()) {
+            (Waited::Reached(_), _) => Ok(()),
+            (_, ProjectionState::Stopped { position, cause }) => Err(self.stopped(position, &cause)),
+            (Waited::Ended, _) => Err(self.catalog.end_reason()),
+            (Waited::TimedOut, _) => {
+                let at = self.checkpoint.get();
+                let message =
+                    format!("view {} has not reached position {position} yet; it is at {at}", self.name);
+                Err(Error::new(ErrorKind::TimedOut, message))
+            }
+        }
+    }
+
+    fn stopped(&self, position: Position, cause: &Error) -> Error {
+        let message = format!("projection {} stopped at position {position}: {cause}", self.name);
+        Error::new(ErrorKind::Stopped { position }, message).because(cause.clone())
+    }
+
+    fn condition(&self) -> MutexGuard<'_, Condition> {
+        self.condition.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
