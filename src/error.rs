@@ -178,6 +178,13 @@ pub struct Corruption {
     pub detail: String,
 }
 
+impl Corruption {
+    /// Whether both are of the same place.
+    pub(crate) fn is_at(&self, other: &Corruption) -> bool {
+        (&self.file, self.offset) == (&other.file, other.offset)
+    }
+}
+
 /// The sort of a [`Corruption`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -2,6 +2,7 @@
 
 mod batch;
 mod codec;
+pub mod dump;
 mod error;
 mod event;
 mod guard;

@@ -32,10 +32,6 @@ pub(crate) enum Waited {
 }
 
 impl Watermark {
-    pub(crate) fn new(position: Position) -> Self {
-        Watermark { position: AtomicU64::new(position.get()), ..Self::default() }
-    }
-
     pub(crate) fn get(&self) -> Position {
         Position::new(self.position.load(Ordering::Acquire))
     }
@@ -57,15 +53,6 @@ impl Watermark {
     pub(crate) fn end(&self) {
         self.lock().ended = true;
         self.wake();
-    }
-
-    /// More may come after all.
-    pub(crate) fn revive(&self) {
-        self.lock().ended = false;
-    }
-
-    pub(crate) fn ended(&self) -> bool {
-        self.lock().ended
     }
 
     /// Blocks until the position is at least `target`; without a deadline for as long as it takes.
@@ -140,7 +127,8 @@ mod tests {
 
     #[test]
     fn a_waiter_wakes_when_the_watermark_ends() {
-        let mark = Arc::new(Watermark::new(Position::new(1)));
+        let mark = Arc::new(Watermark::default());
+        mark.advance(Position::new(1));
         let waiter = {
             let mark = mark.clone();
             std::thread::spawn(move || mark.wait(Position::new(2), None))
@@ -152,7 +140,8 @@ mod tests {
 
     #[test]
     fn the_position_never_goes_back_and_a_wait_times_out() {
-        let mark = Watermark::new(Position::new(4));
+        let mark = Watermark::default();
+        mark.advance(Position::new(4));
         mark.advance(Position::new(2));
         assert_eq!(mark.get(), Position::new(4));
         assert_eq!(

@@ -44,10 +44,6 @@ impl Catalog {
         self.segments.write().unwrap_or_else(PoisonError::into_inner).push(segment);
     }
 
-    pub(crate) fn segments(&self) -> Vec<Arc<Segment>> {
-        self.segments.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     /// The segment that holds a position.
     pub(crate) fn segment_with(&self, position: Position) -> Option<Arc<Segment>> {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,7 @@
 //! What is in a store's directory: `STORE`, `MARK` and the segments' headers, read and held against each other.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use super::frame::{CONTROL_FRAME, FRAME_HEADER, FrameHeader, SEAL};
@@ -19,7 +21,9 @@ pub(crate) struct Files {
     pub(crate) mark: Option<Mark>,
     /// In order; at least one.
     pub(crate) segments: Vec<SegmentFile>,
-    /// Damage that something else makes up for: a second copy, an older slot.
+    /// Headers of which one copy is damaged and the other stands in.
+    pub(crate) copies: Vec<Corruption>,
+    /// What is worth a word and may be no damage at all.
     pub(crate) notes: Vec<String>,
 }
 
@@ -36,19 +40,18 @@ pub(crate) struct SegmentFile {
 }
 
 impl Files {
-    /// Reads them. Damage that leaves no way to tell where positions are is an error; the rest is told.
+    /// Reads them. What is wrong with a segment is told in its place, so that the others can be looked at;
+    /// [`check_order`](Files::check_order) says whether the log as a whole can be opened.
     ///
     /// The mark is read first: what it proves must then be found in segments that are read later, also while
     /// another process appends.
     pub(crate) fn read(storage: &dyn Storage) -> Result<Self, Error> {
-        let mut notes = Vec::new();
-        let store = read_store(storage, &mut notes)?;
+        let mut copies = Vec::new();
+        let store = read_store(storage, &mut copies)?;
         check_features(STORE_FILE, store.features)?;
-        let mark = read_mark(storage, store.store_id, &mut notes)?;
-        let segments = read_segments(storage, &store, &mut notes)?;
-        let files = Files { store, mark, segments, notes };
-        files.check_order()?;
-        Ok(files)
+        let MarkFile { mark, note } = read_mark(storage, store.store_id)?;
+        let segments = read_segments(storage, &store, &mut copies)?;
+        Ok(Files { store, mark, segments, copies, notes: note.into_iter().collect() })
     }
 
     /// Whether all features allow writing.
@@ -62,90 +65,132 @@ impl Files {
         }
     }
 
-    fn check_order(&self) -> Result<(), Error> {
+    /// The segment being appended to, and those before it.
+    pub(crate) fn active_and_sealed(&self) -> Result<(&SegmentFile, &[SegmentFile]), Error> {
         let log_start = self.mark.map_or(Position::new(1), |mark| mark.log_start);
-        let missing = |first: Position, detail: String| -> Error {
-            let (file, position) = (segment_name(first), Some(first));
-            Corruption { file, offset: 0, position, damage: Damage::SegmentMissing, detail }.into()
-        };
-        let Some(first) = self.segments.first() else {
-            return Err(missing(log_start, "the log folder holds no segment".into()));
+        self.segments
+            .split_last()
+            .ok_or_else(|| missing(log_start, "the log folder holds no segment".into()).into())
+    }
+
+    /// Whether the segments are one log: none missing, none from elsewhere, and the active one with a header.
+    pub(crate) fn check_order(&self) -> Result<(), Error> {
+        self.order_damage().map_or(Ok(()), |corruption| Err(corruption.into()))
+    }
+
+    /// What keeps the segments from being one log.
+    pub(crate) fn order_damage(&self) -> Option<Corruption> {
+        let log_start = self.mark.map_or(Position::new(1), |mark| mark.log_start);
+        let (Some(first), Some(last)) = (self.segments.first(), self.segments.last()) else {
+            return Some(missing(log_start, "the log folder holds no segment".into()));
         };
         if first.header.first > log_start {
-            return Err(missing(log_start, format!("the log starts at position {}", first.header.first)));
+            return Some(missing(log_start, format!("the log starts at position {}", first.header.first)));
         }
-        for pair in self.segments.windows(2) {
-            if let [before, after] = pair
-                && before.header.index + 1 != after.header.index
-            {
-                let detail = format!(
-                    "segment {} of the store is not there: {} is number {}",
-                    before.header.index + 1,
-                    segment_name(after.header.first),
-                    after.header.index
-                );
-                return Err(missing(before.header.first.next(), detail));
-            }
+        let fatal = |damage: &&Corruption| damage.damage == Damage::SegmentForeign;
+        if let Some(foreign) = self.segments.iter().filter_map(|s| s.damage.as_ref()).find(fatal) {
+            return Some(foreign.clone());
         }
-        match (self.mark, self.segments.last()) {
-            (Some(mark), Some(last)) if mark.segment > last.header.first => {
-                Err(missing(mark.segment, "the mark proves that it was written".into()))
-            }
-            _ => Ok(()),
+        if let Some(damage) = last.damage.as_ref().filter(|damage| damage.damage == Damage::Header) {
+            return Some(damage.clone());
         }
+        self.segments.windows(2).find_map(gap).or_else(|| {
+            let mark = self.mark.filter(|mark| mark.segment > last.header.first)?;
+            Some(missing(mark.segment, "the mark proves that it was written".into()))
+        })
     }
 }
 
-fn read_store(storage: &dyn Storage, notes: &mut Vec<String>) -> Result<StoreFile, Error> {
+/// A segment that is missing between two. A header that cannot be read cannot tell.
+fn gap(pair: &[SegmentFile]) -> Option<Corruption> {
+    let [before, after] = pair else { return None };
+    let readable = before.header.salt != 0 && after.header.salt != 0;
+    if !readable || before.header.index + 1 == after.header.index {
+        return None;
+    }
+    let detail = format!(
+        "segment {} of the store is not there: {} is number {}",
+        before.header.index + 1,
+        segment_name(after.header.first),
+        after.header.index
+    );
+    Some(missing(before.header.first.next(), detail))
+}
+
+fn missing(first: Position, detail: String) -> Corruption {
+    let (file, position) = (segment_name(first), Some(first));
+    Corruption { file, offset: 0, position, damage: Damage::SegmentMissing, detail }
+}
+
+fn read_store(storage: &dyn Storage, copies: &mut Vec<Corruption>) -> Result<StoreFile, Error> {
     let file = storage
         .open(STORE_FILE, Access::Read)
         .map_err(|e| Error::io(format_args!("open {STORE_FILE}"), e))?;
     let bytes = read_up_to(file.as_ref(), 0, STORE_LEN)
         .map_err(|e| Error::io(format_args!("read {STORE_FILE}"), e))?;
-    let store = StoreFile::decode(&bytes).map_err(|fault| header_error(STORE_FILE, None, fault))?;
+    let store = StoreFile::decode(&bytes).map_err(|fault| header_error(STORE_FILE, fault))?;
     if !store.is_intact(&bytes) {
-        notes.push(format!("{STORE_FILE}: one of its two copies is damaged"));
+        copies.push(damaged_copy(STORE_FILE, None));
     }
     Ok(store)
 }
 
-fn read_mark(storage: &dyn Storage, store_id: Uuid, notes: &mut Vec<String>) -> Result<Option<Mark>, Error> {
+/// The mark, and what is to be said of its file.
+pub(crate) struct MarkFile {
+    pub(crate) mark: Option<Mark>,
+    note: Option<String>,
+}
+
+pub(crate) fn read_mark(storage: &dyn Storage, store_id: Uuid) -> Result<MarkFile, Error> {
+    let judged_without = |why: &str| {
+        let note = Some(format!("{MARK_FILE}: {why}; the log is judged without it"));
+        Ok(MarkFile { mark: None, note })
+    };
     let file = match storage.open(MARK_FILE, Access::Read) {
         Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            notes.push(format!("{MARK_FILE}: not there; the log is judged without it"));
-            return Ok(None);
-        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return judged_without("not there"),
         Err(e) => return Err(Error::io(format_args!("open {MARK_FILE}"), e)),
     };
     let bytes =
         read_up_to(file.as_ref(), 0, MARK_LEN).map_err(|e| Error::io(format_args!("read {MARK_FILE}"), e))?;
-    let (mark, damaged) = Mark::decode(&bytes, store_id);
-    if mark.is_none() {
-        notes.push(format!("{MARK_FILE}: neither slot verifies; the log is judged without it"));
-    } else if damaged > 0 {
-        notes.push(format!("{MARK_FILE}: one slot does not verify (a crash while it was written does that)"));
+    match Mark::decode(&bytes, store_id) {
+        (None, _) => judged_without("neither slot verifies"),
+        (mark, 0) => Ok(MarkFile { mark, note: None }),
+        (mark, _) => {
+            let note =
+                format!("{MARK_FILE}: one slot does not verify (a crash while it was written does that)");
+            Ok(MarkFile { mark, note: Some(note) })
+        }
     }
-    Ok(mark)
+}
+
+/// A file of the log folder, to read.
+pub(crate) fn open_segment(storage: &dyn Storage, segment: &SegmentFile) -> Result<Arc<dyn File>, Error> {
+    let name = segment_name(segment.header.first);
+    storage.open(&name, Access::Read).map_err(|e| Error::io(format_args!("open {name}"), e))
+}
+
+fn damaged_copy(file: &str, position: Option<Position>) -> Corruption {
+    let detail = "one of its two copies is damaged, and the other stands in for it".into();
+    Corruption { file: file.into(), offset: 0, position, damage: Damage::Header, detail }
 }
 
 fn read_segments(
     storage: &dyn Storage,
     store: &StoreFile,
-    notes: &mut Vec<String>,
+    copies: &mut Vec<Corruption>,
 ) -> Result<Vec<SegmentFile>, Error> {
     let names = storage.list(LOG_FOLDER).map_err(|e| Error::io(format_args!("list {LOG_FOLDER}"), e))?;
     let mut firsts: Vec<Position> = names.iter().filter_map(|name| segment_first(name)).collect();
     firsts.sort_unstable();
     let mut segments: Vec<SegmentFile> = Vec::with_capacity(firsts.len());
-    for (at, first) in firsts.iter().enumerate() {
-        let is_last = at + 1 == firsts.len();
-        let segment = read_segment(storage, *first, store, is_last, notes)?;
+    for first in firsts {
+        let mut segment = read_segment(storage, first, store, copies)?;
         if let Some(before) = segments.last_mut() {
             if segment.header.salt != 0 {
                 before.sealed_len = Some(segment.header.prev_sealed_len);
             }
-            check_link(storage, before, &segment)?;
+            check_link(storage, before, &mut segment)?;
         }
         segments.push(segment);
     }
@@ -156,8 +201,7 @@ fn read_segment(
     storage: &dyn Storage,
     first: Position,
     store: &StoreFile,
-    is_last: bool,
-    notes: &mut Vec<String>,
+    copies: &mut Vec<Corruption>,
 ) -> Result<SegmentFile, Error> {
     let name = segment_name(first);
     let doing = |what: &str| format!("{what} {name}");
@@ -173,33 +217,31 @@ fn read_segment(
     };
     let header = match SegmentHeader::decode(&page) {
         Ok(header) => header,
-        Err(fault @ BlockFault::Format(_)) => return Err(header_error(&name, Some(first), fault)),
-        Err(fault) if is_last => return Err(header_error(&name, Some(first), fault)),
+        Err(fault @ BlockFault::Format(_)) => return Err(header_error(&name, fault)),
         Err(fault) => {
-            let damage = corruption(0, Damage::Header, fault.to_string());
-            return Ok(SegmentFile {
-                header: unreadable(first, store, len),
-                sealed_len: None,
-                len,
-                damage: Some(damage),
-            });
+            let damage = Some(corruption(0, Damage::Header, fault.to_string()));
+            return Ok(SegmentFile { header: unreadable(first, store, len), sealed_len: None, len, damage });
         }
     };
     check_features(&name, header.features)?;
-    let foreign = [
-        (header.store_id != store.store_id, "it belongs to another store".to_owned()),
-        (header.first != first, format!("its header says that it starts at position {}", header.first)),
-    ];
-    if let Some((_, detail)) = foreign.into_iter().find(|(is, _)| *is) {
-        return Err(corruption(0, Damage::SegmentForeign, detail).into());
-    }
     if !header.is_intact(&page) {
-        notes.push(format!("{name}: the header page is damaged, but one of its two copies is good"));
+        copies.push(damaged_copy(&name, Some(first)));
     }
-    let damage = (len != header.segment_size).then(|| {
-        let detail = format!("the file has {len} bytes and was made with {}", header.segment_size);
-        corruption(len.min(header.segment_size), Damage::SizeChanged, detail)
-    });
+    let faults = [
+        (header.store_id != store.store_id, Damage::SegmentForeign, "it belongs to another store".to_owned()),
+        (
+            header.first != first,
+            Damage::SegmentForeign,
+            format!("its header says that it starts at position {}", header.first),
+        ),
+        (
+            len != header.segment_size,
+            Damage::SizeChanged,
+            format!("the file has {len} bytes and was made with {}", header.segment_size),
+        ),
+    ];
+    let fault = faults.into_iter().find(|(is, ..)| *is);
+    let damage = fault.map(|(_, damage, detail)| corruption(0, damage, detail));
     Ok(SegmentFile { header, sealed_len: None, len, damage })
 }
 
@@ -221,42 +263,42 @@ fn unreadable(first: Position, store: &StoreFile, len: u64) -> SegmentHeader {
 }
 
 /// Checks that `after` follows from the seal of `before`.
-fn check_link(storage: &dyn Storage, before: &mut SegmentFile, after: &SegmentFile) -> Result<(), Error> {
-    let name = segment_name(before.header.first);
+fn check_link(storage: &dyn Storage, before: &mut SegmentFile, after: &mut SegmentFile) -> Result<(), Error> {
     let (Some(sealed_len), None) = (before.sealed_len, &before.damage) else {
         return Ok(());
     };
-    let file = storage.open(&name, Access::Read).map_err(|e| Error::io(format_args!("open {name}"), e))?;
+    if before.header.index + 1 != after.header.index {
+        return Ok(());
+    }
+    let name = segment_name(before.header.first);
+    let file = open_segment(storage, before)?;
     let offset = sealed_len.saturating_sub(disk_len(CONTROL_FRAME));
     let bytes = read_up_to(file.as_ref(), offset, FRAME_HEADER)
         .map_err(|e| Error::io(format_args!("read {name}"), e))?;
+    let position = Some(after.header.first);
     match FrameHeader::decode(&bytes, before.header.salt) {
         Ok(seal)
             if seal.is(SEAL)
                 && seal.header_crc == after.header.prev_chain
-                && seal.first == after.header.first =>
-        {
-            Ok(())
-        }
+                && seal.first == after.header.first => {}
         Ok(_) => {
-            let position = Some(after.header.first);
             let detail = format!("it does not follow from the end of {name}");
             let file = segment_name(after.header.first);
-            Err(Corruption { file, offset: 0, position, damage: Damage::SegmentForeign, detail }.into())
+            after.damage.get_or_insert(Corruption {
+                file,
+                offset: 0,
+                position,
+                damage: Damage::SegmentForeign,
+                detail,
+            });
         }
         Err(fault) => {
             let detail = format!("the seal of the segment does not verify: {fault}");
-            let position = Some(after.header.first);
-            before.damage = Some(Corruption {
-                file: name,
-                offset,
-                position,
-                damage: Damage::CorruptAcknowledged,
-                detail,
-            });
-            Ok(())
+            let damage = Damage::CorruptAcknowledged;
+            before.damage = Some(Corruption { file: name, offset, position, damage, detail });
         }
     }
+    Ok(())
 }
 
 /// Up to `len` bytes at an offset; fewer when the file ends before.
@@ -267,14 +309,14 @@ pub(crate) fn read_up_to(file: &dyn File, offset: u64, len: usize) -> std::io::R
     Ok(bytes)
 }
 
-fn header_error(file: &str, position: Option<Position>, fault: BlockFault) -> Error {
+fn header_error(file: &str, fault: BlockFault) -> Error {
     match fault {
         BlockFault::Format(_) => {
             unsupported(format!("{file}: {fault}; use the everfold that wrote it, or a newer one"))
         }
         _ => {
             let (file, detail) = (file.into(), fault.to_string());
-            Corruption { file, offset: 0, position, damage: Damage::Header, detail }.into()
+            Corruption { file, offset: 0, position: None, damage: Damage::Header, detail }.into()
         }
     }
 }

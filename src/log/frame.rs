@@ -81,10 +81,20 @@ pub(crate) enum FrameFault {
     Trailer,
     #[error("the checksum over the frame's list of events does not match")]
     BodyCrc,
-    #[error("event {0} of the frame does not verify: {1}")]
+    #[error("an event of the frame does not verify: {1}")]
     Record(u32, RecordFault),
     #[error("the frame does not follow from the one before it: {0}")]
     Stale(&'static str),
+}
+
+impl FrameFault {
+    /// The first position affected, in a frame that should start with `first`.
+    pub(crate) fn position(&self, first: Position) -> Position {
+        match self {
+            FrameFault::Record(index, _) => first.plus(u64::from(*index)),
+            _ => first,
+        }
+    }
 }
 
 impl FrameHeader {

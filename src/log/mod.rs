@@ -21,6 +21,7 @@ pub(crate) mod record;
 pub(crate) mod recovery;
 pub(crate) mod report;
 mod request;
+pub(crate) mod scan;
 pub(crate) mod segment;
 pub(crate) mod segment_header;
 mod spare;

@@ -1,29 +1,31 @@
 //! Opens a log: reads the files, goes through the segments, recovers the active one, starts the writer.
 
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::catalog::Catalog;
 use super::committer::Committer;
 use super::create;
-use super::files::{Files, SegmentFile};
+use super::files::{Files, SegmentFile, open_segment};
 use super::frame::CONTROL_FRAME;
 use super::keeper::Keeper;
 use super::layout::{disk_len, memory_len};
 use super::mark::Mark;
 use super::recovery::{self, Ending};
 use super::report::RecoveryReport;
+use super::scan::{Scanned, SegmentScan};
 use super::segment::{LOG_FOLDER, Segment};
 use super::segment_header::SEGMENT_HEADER;
 use super::spare::Spare;
-use super::walk::{Place, Step, Walk};
+use super::walk::{Place, Walk};
 use super::window::{SEQUENTIAL, Window};
 use super::writer::{Start, Writer};
 use super::{Log, Writing};
-use crate::error::{Corruption, Damage, Error, ErrorKind};
+use crate::error::{Corruption, Error, ErrorKind};
 use crate::event::Position;
 use crate::options::Options;
-use crate::storage::{Access, LockError, Storage};
+use crate::storage::{LockError, Storage};
 
 pub(super) fn for_writing(storage: Arc<dyn Storage>, options: &Options) -> Result<Log, Error> {
     let started = Instant::now();
@@ -36,6 +38,7 @@ pub(super) fn for_writing(storage: Arc<dyn Storage>, options: &Options) -> Resul
         create::create(storage.as_ref(), options)?;
     }
     let files = Files::read(storage.as_ref())?;
+    files.check_order()?;
     files.check_writable()?;
     let catalog = Arc::new(Catalog::new(storage.clone(), options.map_segments));
     let found = index_segments(&catalog, &files)?;
@@ -80,18 +83,10 @@ pub(super) fn for_reading(storage: Arc<dyn Storage>, options: &Options) -> Resul
     if !storage.list("").map_err(|e| Error::io("list the directory", e))?.iter().any(|name| name == "STORE") {
         return Err(no_store());
     }
-    let mut attempts = 3;
-    let (catalog, files, found) = loop {
-        attempts -= 1;
-        let files = Files::read(storage.as_ref())?;
-        let catalog = Arc::new(Catalog::new(storage.clone(), options.map_segments));
-        let found = index_segments(&catalog, &files)?;
-        // Beside a process that writes, the mark may be older than what was found: look again.
-        if attempts == 0 || !matches!(found.ending, Ending::Damaged(_)) {
-            break (catalog, files, found);
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
+    let files = Files::read(storage.as_ref())?;
+    files.check_order()?;
+    let catalog = Arc::new(Catalog::new(storage, options.map_segments));
+    let found = index_segments(&catalog, &files)?;
     let mut report = found.report(&files);
     report.clean =
         found.ending == Ending::Clean && files.mark.is_some_and(|mark| mark.clean && is_at(&mark, &found));
@@ -165,7 +160,12 @@ impl Found {
             removed: None,
             rewritten_bytes: 0,
             damage: self.damage.clone(),
-            notes: files.notes.clone(),
+            notes: files
+                .notes
+                .iter()
+                .cloned()
+                .chain(files.copies.iter().map(|copy| copy.to_string()))
+                .collect(),
             took: Duration::ZERO,
         }
     }
@@ -173,24 +173,21 @@ impl Found {
 
 fn index_segments(catalog: &Arc<Catalog>, files: &Files) -> Result<Found, Error> {
     let mut damage = Vec::new();
-    let Some((last, sealed)) = files.segments.split_last() else { return Err(no_store()) };
+    let (last, sealed) = files.active_and_sealed()?;
     for (file, next) in sealed.iter().zip(files.segments.iter().skip(1)) {
         let segment = Arc::new(Segment::new(file.header));
         catalog.add(segment.clone());
         index_sealed(catalog, &segment, file, next.header.first, &mut damage)?;
     }
-    let handle = catalog
-        .storage
-        .open(&super::segment::segment_name(last.header.first), Access::Read)
-        .map_err(|e| Error::io("open the active segment", e))?;
+    let handle = open_segment(catalog.storage.as_ref(), last)?;
     let active = Arc::new(Segment::with_file(last.header, handle.clone()));
     catalog.add(active.clone());
     let mut walk = Walk::new(Window::reading(handle, last.header.segment_size, SEQUENTIAL), &last.header);
-    let ending =
-        recovery::find_end(&mut walk, last, &active.name, files.mark.as_ref(), |offset, header, events| {
-            active.note_frame(header.first, offset);
-            events.iter().for_each(|event| catalog.index_event(event));
-        })?;
+    let ending = recovery::find_end(catalog.storage.as_ref(), files, &mut walk, |offset, header, events| {
+        active.note_frame(header.first, offset);
+        events.iter().for_each(|event| catalog.index_event(event));
+        ControlFlow::Continue(())
+    })?;
     Ok(Found { active, place: walk.place(), ending, damage })
 }
 
@@ -203,44 +200,26 @@ fn index_sealed(
     next: Position,
     damage: &mut Vec<Corruption>,
 ) -> Result<(), Error> {
-    let fault = |e| segment.fault("read", e);
     segment.seal(file.sealed_len.unwrap_or(file.len));
-    let handle = segment.file(catalog.storage.as_ref())?;
-    let end = file.sealed_len.unwrap_or(file.len).min(file.len);
-    let mut walk = Walk::new(Window::reading(handle, end, SEQUENTIAL), &file.header);
     if let Some(corruption) = &file.damage {
         damage.push(corruption.clone());
         catalog.index.hide(next.previous(), corruption.clone());
     }
-    loop {
-        let place = walk.place();
-        let step = walk.step().map_err(fault)?;
-        let found = match step {
-            Step::Frame { offset, header } => {
-                segment.note_frame(header.first, offset);
-                walk.events().iter().for_each(|event| catalog.index_event(event));
-                continue;
+    let window = Window::reading(segment.file(catalog.storage.as_ref())?, file.len, SEQUENTIAL);
+    let mut scan = SegmentScan::new(Walk::new(window, &file.header), &segment.name, Some(next));
+    while let Some(found) = scan.next()? {
+        match found {
+            Scanned::Frame { offset, header } => segment.note_frame(header.first, offset),
+            Scanned::Damage { corruption, hidden_to, .. } => {
+                catalog.index.hide(hidden_to, corruption.clone());
+                if !damage.iter().any(|known| known.is_at(&corruption)) {
+                    damage.push(corruption);
+                }
             }
-            Step::End if place.next == next => return Ok(()),
-            Step::End => "frames are missing before the end of the segment".to_owned(),
-            Step::Bad(found) => found.to_string(),
-        };
-        walk.salvage(place.offset).map_err(fault)?.iter().for_each(|event| catalog.index_event(event));
-        let more = walk.resync().map_err(fault)?;
-        let hidden_to = if more { walk.place().next.previous() } else { next.previous() };
-        let corruption = Corruption {
-            file: segment.name.clone(),
-            offset: place.offset,
-            position: Some(place.next),
-            damage: Damage::CorruptAcknowledged,
-            detail: found,
-        };
-        catalog.index.hide(hidden_to, corruption.clone());
-        damage.push(corruption);
-        if !more {
-            return Ok(());
         }
+        scan.events().iter().for_each(|event| catalog.index_event(event));
     }
+    Ok(())
 }
 
 fn no_store() -> Error {

@@ -5,12 +5,14 @@
 //! opened for writing. The rules are numbered as in DESIGN.md.
 
 use std::io;
+use std::ops::ControlFlow;
+use std::time::Duration;
 
-use super::files::SegmentFile;
+use super::files::{Files, read_mark};
 use super::frame::{CLEAN, FrameFault, FrameHeader, SEAL};
 use super::layout::{disk_len, memory_len};
 use super::mark::Mark;
-use super::segment::Segment;
+use super::segment::{Segment, segment_name};
 use super::walk::{Beyond, Place, Step, Walk};
 use crate::error::{Corruption, Damage, Error};
 use crate::event::{Position, RecordedEvent};
@@ -30,45 +32,47 @@ pub(crate) enum Ending {
     Damaged(Corruption),
 }
 
-/// Goes through the active segment, hands every frame of good events to `visit`, and judges its end.
+/// Goes through the active segment, hands every frame of good events to `visit`, and judges its end. A visitor that
+/// breaks off ends it as if the log were good from there.
 pub(crate) fn find_end(
+    storage: &dyn Storage,
+    files: &Files,
     walk: &mut Walk,
-    file: &SegmentFile,
-    name: &str,
-    mark: Option<&Mark>,
-    mut visit: impl FnMut(u64, &FrameHeader, &[RecordedEvent]),
+    mut visit: impl FnMut(u64, &FrameHeader, &[RecordedEvent]) -> ControlFlow<()>,
 ) -> Result<Ending, Error> {
+    let (active, _) = files.active_and_sealed()?;
     // Rule 1: a file that is not as long as it was made lost something, or was written by somebody else.
-    if let Some(damage) = &file.damage {
+    if let Some(damage) = &active.damage {
         return Ok(Ending::Damaged(damage.clone()));
     }
-    let here = mark.filter(|mark| mark.segment == file.header.first);
-    let judge = Judge { name, first: file.header.first, mark: mark.copied() };
+    let name = segment_name(active.header.first);
+    let mut judge = Judge { name: &name, first: active.header.first, mark: files.mark };
     let fault = |e| Error::io(format_args!("read {name}"), e);
-    let mut tried_again = None;
+    let mut looked_again = None;
     loop {
         let place = walk.place();
-        if let Some(mark) = here
-            && mark.end == place.offset
-            && mark.chain != place.chain
-        {
-            let detail = "the frames up to here are not those that the mark was written after";
-            return Ok(judge.damaged(place, Damage::CorruptAcknowledged, detail));
+        let mut ending = judge.against_mark(place);
+        if ending.is_none() {
+            let found = match walk.step().map_err(fault)? {
+                Step::Frame { offset, header } => match visit(offset, &header, walk.events()) {
+                    ControlFlow::Continue(()) => continue,
+                    ControlFlow::Break(()) => return Ok(Ending::Clean),
+                },
+                Step::Bad(found) => Some(found),
+                Step::End => None,
+            };
+            ending = Some(judge.ending(walk, found).map_err(fault)?);
         }
-        let found = match walk.step().map_err(fault)? {
-            Step::Frame { offset, header } => {
-                visit(offset, &header, walk.events());
-                continue;
-            }
-            Step::Bad(found) => Some(found),
-            Step::End => None,
-        };
-        let ending = judge.ending(walk, found).map_err(fault)?;
-        // Another process may be writing: what was read half may be whole by now.
-        if ending == Ending::Clean || tried_again == Some(place.offset) {
-            return Ok(ending);
+        match ending {
+            // Another process may be writing: what was read half may be whole by now, and the mark a newer one.
+            Some(ending) if ending == Ending::Clean || looked_again == Some(place) => return Ok(ending),
+            _ => {}
         }
-        tried_again = Some(place.offset);
+        if matches!(ending, Some(Ending::Damaged(_))) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        looked_again = Some(place);
+        judge.mark = read_mark(storage, files.store.store_id)?.mark;
         walk.refresh();
     }
 }
@@ -85,6 +89,13 @@ impl Judge<'_> {
         self.mark.is_some_and(|mark| mark.segment == self.first && mark.end > place.offset)
     }
 
+    /// Whether the mark was written at this place, after other frames than these.
+    fn against_mark(&self, place: Place) -> Option<Ending> {
+        let mark = self.mark.filter(|mark| mark.segment == self.first && mark.end == place.offset)?;
+        let detail = "the frames up to here are not those that the mark was written after";
+        (mark.chain != place.chain).then(|| self.damaged(place, None, Damage::CorruptAcknowledged, detail))
+    }
+
     fn ending(&self, walk: &mut Walk, fault: Option<FrameFault>) -> io::Result<Ending> {
         let place = walk.place();
         let beyond = walk.beyond()?;
@@ -95,6 +106,7 @@ impl Judge<'_> {
         if let (true, Some(_)) = (ended, beyond.written_end) {
             return Ok(self.damaged(
                 place,
+                None,
                 Damage::BytesAfterEnd,
                 "there are bytes after it was sealed or closed",
             ));
@@ -105,7 +117,7 @@ impl Judge<'_> {
             let detail = format!(
                 "{what}, and the frame at offset {offset} proves that position {durable} was durable"
             );
-            return Ok(self.damaged(place, Damage::CorruptAcknowledged, detail));
+            return Ok(self.damaged(place, fault, Damage::CorruptAcknowledged, detail));
         }
         // Rule 4: the mark tells the same.
         if let Some(mark) = self.mark.filter(|mark| mark.durable >= place.next || self.reaches_beyond(place))
@@ -116,7 +128,7 @@ impl Judge<'_> {
                 describe(fault),
                 mark.durable
             );
-            return Ok(self.damaged(place, damage, detail));
+            return Ok(self.damaged(place, fault, damage, detail));
         }
         match (beyond, fault) {
             // Rule 5: zeros to the end of the file.
@@ -137,14 +149,21 @@ impl Judge<'_> {
             // Rule 8: neither.
             None => {
                 let detail = format!("{}; it may have been acknowledged", describe(fault));
-                self.damaged(walk.place(), Damage::SuspectTail, detail)
+                self.damaged(walk.place(), fault, Damage::SuspectTail, detail)
             }
         })
     }
 
-    fn damaged(&self, place: Place, damage: Damage, detail: impl Into<String>) -> Ending {
+    fn damaged(
+        &self,
+        place: Place,
+        fault: Option<FrameFault>,
+        damage: Damage,
+        detail: impl Into<String>,
+    ) -> Ending {
+        let position = Some(fault.map_or(place.next, |fault| fault.position(place.next)));
         let (file, detail) = (self.name.to_owned(), detail.into());
-        Ending::Damaged(Corruption { file, offset: place.offset, position: Some(place.next), damage, detail })
+        Ending::Damaged(Corruption { file, offset: place.offset, position, damage, detail })
     }
 }
 

@@ -154,8 +154,8 @@ impl Walk {
         Ok(whole.map(|whole| (whole.slice(..len), whole.slice(len..))))
     }
 
-    /// The events of a frame that verify by themselves, whatever is wrong with the rest of it.
-    pub(crate) fn salvage(&mut self, offset: u64) -> io::Result<&[RecordedEvent]> {
+    /// Makes those events of a frame the current ones that verify by themselves, whatever is wrong with the rest.
+    pub(crate) fn salvage(&mut self, offset: u64) -> io::Result<()> {
         self.events.clear();
         if let Ok(header) = self.header_at(offset)?
             && let Some((body, _)) = self.body_at(offset, &header)?
@@ -163,7 +163,7 @@ impl Walk {
             let events = &mut self.events;
             header.salvage(&body, self.salt, |event| events.push(event));
         }
-        Ok(&self.events)
+        Ok(())
     }
 
     /// Goes on at the next frame header that verifies and is of a later position; false when there is none.

@@ -6,3 +6,6 @@
 )]
 
 mod append;
+#[cfg(feature = "cli")]
+mod cli;
+mod golden;

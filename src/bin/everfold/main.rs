@@ -1,2 +1,140 @@
-//! The command line.
-fn main() {}
+//! `everfold`: looks into the directory of an event store.
+//!
+//! Every command can be used while an application has the store open: none takes a lock, writes a byte or maps a
+//! file. Damaged files are told of, not stumbled over.
+
+mod dump;
+mod overview;
+mod render;
+mod streams;
+mod verify;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use everfold::dump::Inspector;
+use everfold::{Error, ErrorKind};
+
+use render::Format;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  all is well
+  1  a file could not be read or written
+  2  the command line is wrong
+  3  corruption inside the log
+  4  only a torn tail: what a crash left of a write that was never acknowledged
+  6  another process has the store open for writing (no command of this version needs the lock)
+  7  there is no store, or no such file, at the path
+
+Every command works while an application has the store open: nothing is locked, written or mapped.";
+
+/// Look into the directory of an everfold event store.
+#[derive(Parser)]
+#[command(version, about, after_help = EXIT_CODES, after_long_help = EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// What the store is, and whether it was closed.
+    Info(Plain),
+    /// The files of the log.
+    Segments(Plain),
+    /// The events, one a line; with --frames, how they lie in the files.
+    Dump(dump::Arguments),
+    /// Reads every byte, and says what is damaged and what to do.
+    Verify(Plain),
+    /// The streams, with their versions and positions.
+    Streams(streams::Arguments),
+    /// The views, as their projectors last noted their state.
+    Views(Plain),
+}
+
+/// What every command takes.
+#[derive(clap::Args)]
+struct Plain {
+    /// The store's directory.
+    store: PathBuf,
+    /// How to print: a table on a terminal, else JSON lines, unless said.
+    #[arg(long, value_enum, default_value_t = Format::Auto)]
+    format: Format,
+}
+
+/// How a command ended, when it could read what it had to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Well,
+    TornTail,
+    Corrupt,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        ExitCode::from(match outcome {
+            Outcome::Well => 0,
+            Outcome::TornTail => 4,
+            Outcome::Corrupt => 3,
+        })
+    }
+}
+
+/// Why a command failed.
+enum Failure {
+    Store(Error),
+    Output(std::io::Error),
+    Usage(&'static str),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Store(error)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Failure::Output(error)
+    }
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Info(plain) => overview::info(&plain),
+        Command::Segments(plain) => overview::segments(&plain),
+        Command::Dump(arguments) => dump::run(&arguments),
+        Command::Verify(plain) => verify::run(&plain),
+        Command::Streams(arguments) => streams::run(&arguments),
+        Command::Views(plain) => overview::views(&plain),
+    };
+    match result {
+        Ok(outcome) => outcome.into(),
+        // Whoever reads the output has enough of it.
+        Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(Failure::Output(error)) => fail(1, &format!("could not write the output: {error}")),
+        Err(Failure::Usage(message)) => fail(2, message),
+        Err(Failure::Store(error)) => fail(exit_code(&error), &error.to_string()),
+    }
+}
+
+fn fail(code: u8, message: &str) -> ExitCode {
+    eprintln!("everfold: {}", render::printable(message));
+    ExitCode::from(code)
+}
+
+fn exit_code(error: &Error) -> u8 {
+    match error.kind() {
+        ErrorKind::Corrupt => 3,
+        ErrorKind::Locked { .. } => 6,
+        ErrorKind::NotFound => 7,
+        ErrorKind::Invalid => 2,
+        _ => 1,
+    }
+}
+
+fn inspect(plain: &Plain) -> Result<Inspector, Failure> {
+    Ok(Inspector::open(&plain.store)?)
+}

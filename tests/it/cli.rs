@@ -1,0 +1,184 @@
+//! The command line, as a user runs it. Needs the feature `cli`.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use assert_cmd::Command;
+use everfold::{ApplyError, Event, Expected, Options, Projection, RecordedEvent, Store, ViewBatch};
+
+const CASES: [(&str, i32); 5] =
+    [("clean", 0), ("rolled", 0), ("unclean", 0), ("torn_tail", 4), ("flipped_bit", 3)];
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/v1").join(name)
+}
+
+fn run(arguments: &[&str], store: &Path) -> Output {
+    Command::cargo_bin("everfold").unwrap().args(arguments).arg(store).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn verify_tells_good_torn_and_damaged_stores_apart_by_its_exit_code() {
+    for (name, code) in CASES {
+        let output = run(&["verify", "--format", "table"], &golden(name));
+        assert_eq!(output.status.code(), Some(code), "{name}");
+        let expected = std::fs::read_to_string(golden(&format!("{name}.verify.txt"))).unwrap();
+        assert_eq!(text(&output.stdout), expected, "{name}");
+    }
+}
+
+#[test]
+fn dump_prints_the_golden_text_of_events_and_frames() {
+    for (name, code) in CASES {
+        let events = run(&["dump"], &golden(name));
+        assert_eq!(events.status.code(), Some(code), "{name}");
+        let expected = std::fs::read_to_string(golden(&format!("{name}.events.jsonl"))).unwrap();
+        assert_eq!(text(&events.stdout), expected, "{name}");
+        let frames = run(&["dump", "--frames", "--format", "table"], &golden(name));
+        let expected = std::fs::read_to_string(golden(&format!("{name}.frames.txt"))).unwrap();
+        assert_eq!(text(&frames.stdout), expected, "{name}");
+    }
+}
+
+#[test]
+fn dump_filters_by_position_stream_type_and_number() {
+    let positions = |arguments: &[&str]| -> Vec<u64> {
+        let output = run(&[&["dump"], arguments].concat(), &golden("clean"));
+        assert!(output.status.success());
+        let lines = text(&output.stdout);
+        let position =
+            |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["position"].as_u64();
+        lines.lines().map(|line| position(line).unwrap()).collect()
+    };
+    assert_eq!(positions(&["--after", "4"]), [5, 6]);
+    assert_eq!(positions(&["--limit", "2"]), [1, 2]);
+    assert_eq!(positions(&["--stream", "cart-7"]), [1, 2, 3]);
+    assert_eq!(positions(&["--type", "sold", "--limit", "1"]), [2]);
+    assert_eq!(positions(&["--stream", "nobody"]), [0u64; 0]);
+}
+
+#[test]
+fn dump_raw_writes_payloads_as_they_are() {
+    let output = run(&["dump", "--raw", "--stream", "stock"], &golden("clean"));
+    assert_eq!(output.stdout, b"\x00\xff\x07\n\n");
+}
+
+#[test]
+fn nothing_that_could_take_hold_of_a_terminal_is_printed() {
+    for arguments in
+        [&["dump"][..], &["dump", "--format", "table"], &["streams", "--format", "table"], &["streams"]]
+    {
+        let output = run(arguments, &golden("clean"));
+        let unsafe_char = |c: &char| c.is_control() && *c != '\n';
+        assert_eq!(text(&output.stdout).chars().find(unsafe_char), None, "{arguments:?}");
+    }
+}
+
+#[test]
+fn info_segments_and_streams_say_what_is_there() {
+    let json = |arguments: &[&str], name: &str| -> Vec<serde_json::Value> {
+        let output = run(arguments, &golden(name));
+        assert!(output.status.success(), "{arguments:?} {name}");
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let info = json(&["info"], "clean");
+    assert_eq!((&info[0]["state"], &info[0]["last_position"]), (&"closed".into(), &6.into()));
+    assert_eq!(json(&["info"], "unclean")[0]["state"], "open, or not closed");
+    let segments = json(&["segments"], "rolled");
+    let firsts: Vec<_> = segments.iter().map(|segment| segment["first"].as_u64().unwrap()).collect();
+    assert_eq!(firsts, [1, 30, 59]);
+    assert_eq!((&segments[0]["state"], &segments[2]["state"]), (&"sealed".into(), &"active".into()));
+    let streams = json(&["streams", "--prefix", "cart-"], "rolled");
+    assert_eq!(streams.len(), 3);
+    assert_eq!((&streams[1]["stream"], &streams[1]["version"]), (&"cart-1".into(), &20.into()));
+}
+
+#[test]
+fn what_is_not_there_and_what_is_wrong_have_exit_codes_of_their_own() {
+    let empty = tempfile::tempdir().unwrap();
+    for command in ["info", "segments", "dump", "verify", "streams", "views"] {
+        assert_eq!(run(&[command], empty.path()).status.code(), Some(7), "{command}: no store");
+        assert_eq!(
+            run(&[command], &empty.path().join("nowhere")).status.code(),
+            Some(7),
+            "{command}: no directory"
+        );
+        assert_eq!(run(&[command, "--unheard-of"], empty.path()).status.code(), Some(2), "{command}: usage");
+    }
+    std::fs::write(empty.path().join("STORE"), [0; 1024]).unwrap();
+    assert_eq!(run(&["info"], empty.path()).status.code(), Some(3));
+}
+
+#[test]
+fn help_tells_the_exit_codes() {
+    let output = Command::cargo_bin("everfold").unwrap().arg("--help").output().unwrap();
+    let help = text(&output.stdout);
+    for line in
+        ["3  corruption inside the log", "4  only a torn tail", "6  another process", "7  there is no store"]
+    {
+        assert!(help.contains(line), "{line}");
+    }
+}
+
+#[derive(Debug)]
+struct CountAll;
+
+impl Projection for CountAll {
+    const NAME: &'static str = "count-all";
+    const GENERATION: u32 = 2;
+    type Key = u8;
+    type Value = u64;
+
+    fn apply(&self, event: &RecordedEvent, view: &mut ViewBatch<u8, u64>) -> Result<(), ApplyError> {
+        if event.event_type() == "poison" {
+            return Err(ApplyError::new("cannot be \u{1b}[2Jcounted"));
+        }
+        view.update(0, |count| Some(count.unwrap_or(0) + 1))
+    }
+}
+
+#[test]
+fn every_command_works_beside_an_application_and_changes_no_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Options::new().segment_size(8192).open(dir.path()).unwrap();
+    let view = store.project(CountAll).unwrap();
+    for n in 0..100u64 {
+        store.append("s", Expected::Any, [Event::json("t", &n).unwrap()]).unwrap();
+    }
+    let poison = store.append("s", Expected::Any, [Event::json("poison", &0).unwrap()]).unwrap();
+    assert!(view.wait_for(poison.position, std::time::Duration::from_secs(60)).is_err());
+    store.sync().unwrap();
+    let before = log_files(dir.path());
+    for command in ["info", "segments", "dump", "verify", "streams", "views"] {
+        let output = run(&[command], dir.path());
+        assert!(output.status.success(), "{command}: {}", text(&output.stderr));
+    }
+    assert_eq!(log_files(dir.path()), before);
+    assert_views_are_told(&store, dir.path());
+}
+
+fn assert_views_are_told(store: &Store, dir: &Path) {
+    let output = run(&["views"], dir);
+    let line: serde_json::Value = serde_json::from_str(text(&output.stdout).trim()).unwrap();
+    assert_eq!((&line["view"], &line["generation"]), (&"count-all".into(), &2.into()));
+    assert_eq!((&line["state"], &line["stopped_at"]), (&"stopped".into(), &101.into()));
+    assert_eq!((&line["checkpoint"], &line["lag"], &line["rows"]), (&100.into(), &1.into(), &1.into()));
+    assert!(line["cause"].as_str().unwrap().contains("counted"));
+    assert!(!text(&output.stdout).contains('\u{1b}'));
+    assert_eq!(store.views()[0].checkpoint.get(), 100);
+}
+
+fn log_files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files: Vec<_> = std::fs::read_dir(dir.join("log"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .chain([dir.join("STORE")])
+        .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
