@@ -57,7 +57,6 @@ impl Subscription {
     }
 
     /// The same events as a [`Stream`], woken without a thread of its own. Reading happens where it is polled.
-    #[must_use]
     pub fn into_stream(self) -> EventStream {
         EventStream { subscription: self }
     }

@@ -22,7 +22,6 @@ use crate::log::scan::{Scanned, SegmentScan};
 use crate::log::segment::segment_name;
 use crate::log::walk::Walk;
 use crate::log::window::{SEQUENTIAL, Window};
-use crate::storage::Storage;
 use crate::storage::disk::DiskStorage;
 use crate::view::folder::{self, ViewNote};
 
@@ -209,7 +208,7 @@ impl Inspector {
     }
 
     fn walk(&self, file: &SegmentFile) -> Result<Walk, Error> {
-        let handle = open_segment(&self.storage as &dyn Storage, file)?;
+        let handle = open_segment(&self.storage, file)?;
         Ok(Walk::new(Window::reading(handle, file.len, SEQUENTIAL), &file.header))
     }
 }

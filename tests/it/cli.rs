@@ -1,9 +1,8 @@
 //! The command line, as a user runs it. Needs the feature `cli`.
 
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 
-use assert_cmd::Command;
 use everfold::{ApplyError, Event, Expected, Options, Projection, RecordedEvent, Store, ViewBatch};
 
 const CASES: [(&str, i32); 5] =
@@ -14,7 +13,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 fn run(arguments: &[&str], store: &Path) -> Output {
-    Command::cargo_bin("everfold").unwrap().args(arguments).arg(store).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_everfold")).args(arguments).arg(store).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -115,7 +114,7 @@ fn what_is_not_there_and_what_is_wrong_have_exit_codes_of_their_own() {
 
 #[test]
 fn help_tells_the_exit_codes() {
-    let output = Command::cargo_bin("everfold").unwrap().arg("--help").output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_everfold")).arg("--help").output().unwrap();
     let help = text(&output.stdout);
     for line in
         ["3  corruption inside the log", "4  only a torn tail", "6  another process", "7  there is no store"]
