@@ -247,13 +247,25 @@ pub(crate) struct RecordParts {
 pub struct RecordedEvent {
     position: Position,
     recorded_at_ns: u64,
+    fingerprint: u32,
     parts: RecordParts,
     record: Bytes,
 }
 
 impl RecordedEvent {
-    pub(crate) fn new(position: Position, recorded_at_ns: u64, parts: RecordParts, record: Bytes) -> Self {
-        RecordedEvent { position, recorded_at_ns, parts, record }
+    pub(crate) fn new(
+        position: Position,
+        recorded_at_ns: u64,
+        fingerprint: u32,
+        parts: RecordParts,
+        record: Bytes,
+    ) -> Self {
+        RecordedEvent { position, recorded_at_ns, fingerprint, parts, record }
+    }
+
+    /// The checksum stored with the event: with the position, tells it from an event of another log.
+    pub(crate) fn fingerprint(&self) -> u32 {
+        self.fingerprint
     }
 
     /// The global position.

@@ -176,6 +176,9 @@ struct Leadership<'a> {
 
 impl Drop for Leadership<'_> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.committer.writer().abandon();
+        }
         let mut queue = self.committer.queue();
         match queue.waiting.first() {
             Some(next) => next.ticket.complete(Turn::Lead),

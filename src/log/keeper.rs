@@ -53,7 +53,7 @@ impl Keeper {
     pub(crate) fn after_commit(&self, writer: &Writer) {
         let now = Instant::now();
         let mut duties = self.lock();
-        let asleep = duties.next().is_none();
+        let slept_until = duties.next();
         duties.sync_at = match writer.is_behind() {
             true => duties.sync_at.or(Some(now + self.sync_after)),
             false => None,
@@ -63,7 +63,8 @@ impl Keeper {
         let prepare = half_full && !duties.prepared;
         duties.prepare |= prepare;
         duties.prepared = half_full;
-        if asleep || prepare || duties.sync_at.is_some() {
+        let due_earlier = slept_until.is_none_or(|until| duties.next().is_some_and(|next| next < until));
+        if due_earlier || prepare {
             self.changed.notify_one();
         }
     }

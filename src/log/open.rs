@@ -71,6 +71,7 @@ pub(super) fn for_writing(storage: Arc<dyn Storage>, options: &Options) -> Resul
         report.rewritten_bytes =
             recovery::rewrite(storage.as_ref(), &found.active, from, found.place.offset)?;
     }
+    found.active.settle(found.place.offset);
     catalog.watermark.advance(found.place.next.previous());
     let writing = start_writing(&catalog, &files, found.active, found.place, options, lock)?;
     report.took = started.elapsed();
@@ -94,6 +95,7 @@ pub(super) fn for_reading(storage: Arc<dyn Storage>, options: &Options) -> Resul
         report.damage.push(corruption.clone());
         catalog.set_damaged_end(corruption);
     }
+    found.active.settle(found.place.offset);
     catalog.watermark.advance(found.place.next.previous());
     report.took = started.elapsed();
     Ok(Log { catalog, report, writing: None })

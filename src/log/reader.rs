@@ -79,18 +79,6 @@ impl Reader {
             .map_err(|fault| damaged(&current.segment, frame.offset, position, &fault))
     }
 
-    /// The checksum stored with an event: with its position, its fingerprint.
-    pub(crate) fn fingerprint(&mut self, position: Position) -> Result<u32, Error> {
-        self.event(position)?;
-        let frame = self.current.as_ref().and_then(|current| current.frame.as_ref());
-        frame
-            .and_then(|frame| {
-                let at = frame.records.get(memory_len(position.get() - frame.header.first.get()))?;
-                record::stored_crc(frame.body.get(*at..)?)
-            })
-            .ok_or_else(|| missing(position))
-    }
-
     fn open_frame(&mut self, position: Position) -> Result<(), Error> {
         let stays = self.current.as_ref().is_some_and(|current| {
             let next = self.catalog.segment_with(position);
@@ -102,15 +90,7 @@ impl Reader {
                 segment.window(self.catalog.storage.as_ref(), self.catalog.map_segments, self.ahead)?;
             self.current = Some(Current { segment, window, frame: None });
         }
-        let current = self.current.as_mut().ok_or_else(|| missing(position))?;
-        match current.find(position) {
-            // What was read ahead may be from before the frame was written.
-            Err(error) if error.corruption().is_some() => {
-                current.window.refresh();
-                current.find(position)
-            }
-            result => result,
-        }
+        self.current.as_mut().ok_or_else(|| missing(position))?.find(position)
     }
 }
 

@@ -132,11 +132,6 @@ pub(crate) fn length(bytes: &[u8]) -> Result<(usize, usize), RecordFault> {
     Ok((len, aligned(len)))
 }
 
-/// The checksum stored in a record: with the position, the fingerprint of an event.
-pub(crate) fn stored_crc(record: &[u8]) -> Option<u32> {
-    u32_at(record, 4)
-}
-
 /// Reads the record at the start of `bytes`, and checks everything about it.
 pub(crate) fn decode(
     bytes: &Bytes,
@@ -149,14 +144,14 @@ pub(crate) fn decode(
     let version = Version::new(u64_at(record, 8).ok_or(RecordFault::Length)?);
     let partial = crc32fast::hash(record.get(FIXED_PART..).ok_or(RecordFault::Length)?);
     let crc = crc_in_place(partial, salt, position, version, field_len(len));
-    if stored_crc(record) != Some(crc) {
+    if u32_at(record, 4) != Some(crc) {
         return Err(RecordFault::Crc);
     }
     if !is_zero(bytes.get(len..padded).ok_or(RecordFault::Length)?) {
         return Err(RecordFault::Field("padding"));
     }
     let parts = parts(record, version).ok_or(RecordFault::Field("a length"))??;
-    Ok(RecordedEvent::new(position, recorded_at_ns, parts, bytes.slice(..len)))
+    Ok(RecordedEvent::new(position, recorded_at_ns, crc, parts, bytes.slice(..len)))
 }
 
 /// `None`: the bytes end before a field does.

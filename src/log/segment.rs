@@ -1,6 +1,7 @@
 //! A segment as readers see it: its header, where in it positions are, and a window on its bytes.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -38,6 +39,8 @@ pub(crate) struct Segment {
     offsets: RwLock<Vec<(Position, u64)>>,
     /// Where the frames end, once the segment is sealed.
     sealed_len: OnceLock<u64>,
+    /// Where the durable frames end: what lies beyond may change.
+    settled: Arc<AtomicU64>,
     file: OnceLock<Arc<dyn File>>,
     map: OnceLock<Bytes>,
 }
@@ -49,6 +52,7 @@ impl Segment {
             name: segment_name(header.first),
             offsets: RwLock::default(),
             sealed_len: OnceLock::new(),
+            settled: Arc::default(),
             file: OnceLock::new(),
             map: OnceLock::new(),
         }
@@ -77,8 +81,14 @@ impl Segment {
         before.map_or(disk_len(SEGMENT_HEADER), |(_, offset)| *offset)
     }
 
+    /// Frames up to this offset are durable. Called before the watermark says so.
+    pub(crate) fn settle(&self, end: u64) {
+        self.settled.store(end, Ordering::Release);
+    }
+
     /// No more frames will come.
     pub(crate) fn seal(&self, len: u64) {
+        self.settle(len);
         let _first = self.sealed_len.set(len);
     }
 
@@ -100,33 +110,23 @@ impl Segment {
 
     /// A window on the segment: over a map when it is sealed and maps are wanted, else reading `ahead` at a time.
     pub(crate) fn window(&self, storage: &dyn Storage, map: bool, ahead: usize) -> Result<Window, Error> {
-        let size = self.header.segment_size;
+        let file = self.file(storage)?;
         if map && self.sealed_len().is_some() {
             if let Some(bytes) = self.map.get() {
                 return Ok(Window::mapped(bytes.clone()));
             }
-            let file = self.file(storage)?;
-            let bytes = checked_map(file.as_ref(), size).map_err(|e| self.fault("map", e))?;
-            return Ok(Window::mapped(self.map.get_or_init(|| bytes).clone()));
+            // A file that lost its end must not be mapped: touching what is missing would end the process.
+            if file.len().map_err(|e| self.fault("read the size of", e))? == self.header.segment_size {
+                let bytes = file.map().map_err(|e| self.fault("map", e))?;
+                return Ok(Window::mapped(self.map.get_or_init(|| bytes).clone()));
+            }
         }
-        Ok(Window::reading(self.file(storage)?, size, ahead))
+        Ok(Window::reading(file, self.header.segment_size, ahead).settled_up_to(self.settled.clone()))
     }
 
     pub(crate) fn fault(&self, doing: &str, error: io::Error) -> Error {
         Error::io(format_args!("{doing} {}", self.name), error)
     }
-}
-
-/// A file that lost its end must not be mapped: touching what is missing would end the process.
-fn checked_map(file: &dyn File, size: u64) -> io::Result<Bytes> {
-    let len = file.len()?;
-    if len != size {
-        return Err(io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            format!("its size is {len} bytes, and it was made with {size}"),
-        ));
-    }
-    file.map()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
@@ -18,6 +19,8 @@ pub(crate) const RANDOM: usize = 4 << 10;
 pub(crate) struct Window {
     file: Option<Arc<dyn File>>,
     len: u64,
+    /// Up to where the file may be read ahead: what lies beyond may change.
+    settled: Option<Arc<AtomicU64>>,
     ahead: usize,
     start: u64,
     buffer: Bytes,
@@ -26,12 +29,18 @@ pub(crate) struct Window {
 impl Window {
     /// A window on the first `len` bytes of a file, reading `ahead` bytes or more at a time.
     pub(crate) fn reading(file: Arc<dyn File>, len: u64, ahead: usize) -> Self {
-        Window { file: Some(file), len, ahead, start: 0, buffer: Bytes::new() }
+        Window { file: Some(file), len, settled: None, ahead, start: 0, buffer: Bytes::new() }
+    }
+
+    /// Reads ahead only up to an offset that moves on as the file is written.
+    pub(crate) fn settled_up_to(mut self, settled: Arc<AtomicU64>) -> Self {
+        self.settled = Some(settled);
+        self
     }
 
     /// A window on bytes that are all there.
     pub(crate) fn mapped(bytes: Bytes) -> Self {
-        Window { file: None, len: disk_len(bytes.len()), ahead: 0, start: 0, buffer: bytes }
+        Window { file: None, len: disk_len(bytes.len()), settled: None, ahead: 0, start: 0, buffer: bytes }
     }
 
     /// `len` bytes at an offset; `None` when the file ends before. Nothing is allocated for a length that the
@@ -42,7 +51,9 @@ impl Window {
         };
         if offset < self.start || end > self.start + disk_len(self.buffer.len()) {
             let Some(file) = &self.file else { return Ok(None) };
-            let wanted = len.max(self.ahead).min(memory_len(self.len - offset));
+            let settled = self.settled.as_ref().map_or(self.len, |settled| settled.load(Ordering::Acquire));
+            let ahead = self.ahead.min(memory_len(settled.min(self.len).saturating_sub(offset)));
+            let wanted = len.max(ahead);
             let mut buffer = vec![0; wanted];
             let read = file.read_at(&mut buffer, offset)?;
             buffer.truncate(read);

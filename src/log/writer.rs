@@ -251,8 +251,14 @@ impl Writer {
             }
             self.unsynced = false;
         }
+        self.segment.settle(self.place.offset);
         self.catalog.watermark.advance(self.place.next.previous());
         Ok(())
+    }
+
+    /// A thread panicked while it held the writer: nobody knows what state it is in.
+    pub(crate) fn abandon(&mut self) {
+        self.poison(Error::new(ErrorKind::Indeterminate, "a thread panicked while it appended"));
     }
 
     /// Whether there are frames that are not durable.

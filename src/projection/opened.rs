@@ -98,8 +98,8 @@ impl ViewHome {
             return Ok(());
         }
         // An event that cannot be read cannot tell; the projector will meet it if it needs it.
-        match Reader::new(catalog.clone(), RANDOM).fingerprint(meta.checkpoint) {
-            Ok(fingerprint) if fingerprint != meta.fingerprint => Err(format!(
+        match Reader::new(catalog.clone(), RANDOM).event(meta.checkpoint) {
+            Ok(event) if event.fingerprint() != meta.fingerprint => Err(format!(
                 "it was made from another log: the event at position {} is not the same",
                 meta.checkpoint
             )),

@@ -16,8 +16,6 @@ use super::opened::{OpenedRows, ViewHome};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Position, RecordedEvent};
 use crate::log::cursor::Cursor;
-use crate::log::reader::Reader;
-use crate::log::window::RANDOM;
 use crate::view::folder::ViewNote;
 use crate::view::handle::META_KEY;
 use crate::view::meta::ViewMeta;
@@ -90,6 +88,19 @@ impl Projector {
 struct Current {
     rows: Arc<dyn Rows>,
     meta: ViewMeta,
+}
+
+impl Current {
+    fn place(&self) -> Applied {
+        Applied { position: self.meta.checkpoint, fingerprint: self.meta.fingerprint }
+    }
+}
+
+/// The last event applied.
+#[derive(Clone, Copy)]
+struct Applied {
+    position: Position,
+    fingerprint: u32,
 }
 
 /// Why the projector does not go on with the next event.
@@ -165,20 +176,22 @@ impl<P: Projection> Run<P> {
         let mut events_per_write = EVENTS_PER_WRITE;
         while current.meta.checkpoint < last && !self.stop.load(Ordering::Acquire) {
             let mut batch = ViewBatch::new(current.rows.clone());
-            let mut at = current.meta.checkpoint;
-            let to = last.min(at.plus(events_per_write));
-            while at < to && batch.changed() < ROWS_PER_WRITE {
-                if let Err(halt) = self.apply_next(&mut cursor, at.next(), &mut batch) {
-                    // What the failed event changed is in the batch: fold once more, up to the event before.
-                    drop(batch);
-                    self.refold(current, at)?;
-                    return Err(halt);
+            let mut at = current.place();
+            let to = last.min(at.position.plus(events_per_write));
+            while at.position < to && batch.changed() < ROWS_PER_WRITE {
+                match self.apply_next(&mut cursor, at.position.next(), &mut batch) {
+                    Ok(applied) => at = applied,
+                    Err(halt) => {
+                        // What the failed event changed is in the batch: fold once more, up to the one before.
+                        drop(batch);
+                        self.refold(current, at.position)?;
+                        return Err(halt);
+                    }
                 }
-                at = at.next();
             }
             match self.write(current, batch, at) {
                 // Some event of several made a row that cannot be kept: find it.
-                Err(Halt::Event(..)) if at > current.meta.checkpoint.next() => {
+                Err(Halt::Event(..)) if at.position > current.meta.checkpoint.next() => {
                     events_per_write = 1;
                     cursor = self.cursor(current);
                 }
@@ -200,12 +213,11 @@ impl<P: Projection> Run<P> {
         }
         let mut cursor = self.cursor(current);
         let mut batch = ViewBatch::new(current.rows.clone());
-        let mut at = current.meta.checkpoint;
-        while at < to {
-            self.apply_next(&mut cursor, at.next(), &mut batch)?;
-            at = at.next();
+        let mut at = current.place();
+        while at.position < to {
+            at = self.apply_next(&mut cursor, at.position.next(), &mut batch)?;
         }
-        self.write(current, batch, to)
+        self.write(current, batch, at)
     }
 
     fn apply_next(
@@ -213,7 +225,7 @@ impl<P: Projection> Run<P> {
         cursor: &mut Cursor,
         position: Position,
         batch: &mut ViewBatch<P::Key, P::Value>,
-    ) -> Result<(), Halt> {
+    ) -> Result<Applied, Halt> {
         let event = match cursor.next() {
             Some(Ok(event)) => event,
             Some(Err(error)) => return Err(Halt::Log(position, error)),
@@ -224,7 +236,7 @@ impl<P: Projection> Run<P> {
             }
         };
         match self.apply(&event, batch) {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(Applied { position, fingerprint: event.fingerprint() }),
             Err(cause) => Err(batch.failure().map_or(Halt::Event(position, cause), Halt::View)),
         }
     }
@@ -250,17 +262,15 @@ impl<P: Projection> Run<P> {
         &mut self,
         current: &mut Current,
         batch: ViewBatch<P::Key, P::Value>,
-        checkpoint: Position,
+        at: Applied,
     ) -> Result<(), Halt> {
+        let Applied { position: checkpoint, fingerprint } = at;
         let fail = |error: Error| match error.kind() {
             // A row too large or that does not serialise is the fold's fault, at some event of the batch.
             ErrorKind::TooLarge { .. } | ErrorKind::Codec => Halt::Event(checkpoint, error),
             _ => Halt::View(error),
         };
         let (mut changes, rows) = batch.finish(current.meta.rows).map_err(fail)?;
-        let fingerprint = Reader::new(self.state.catalog.clone(), RANDOM)
-            .fingerprint(checkpoint)
-            .map_err(|error| Halt::Log(checkpoint, error))?;
         let meta = ViewMeta { checkpoint, rows, fingerprint, ..current.meta.clone() };
         changes.push((META_KEY.to_vec(), Some(meta.encode())));
         current.rows.write(&changes).map_err(fail)?;
