@@ -134,6 +134,7 @@ impl<P: Projection> Run<P> {
     }
 
     fn follow(mut self, mut current: Current) {
+        let _waiters = WakeAtTheEnd(self.state.clone());
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
         let mut live = false;
         while !self.stop.load(Ordering::Acquire) {
@@ -343,6 +344,15 @@ impl<P: Projection> Run<P> {
         if self.stop.load(Ordering::Acquire) {
             self.write_note(true);
         }
+    }
+}
+
+/// Nobody waits for a projector whose thread has ended, however it did.
+struct WakeAtTheEnd(Arc<ViewState>);
+
+impl Drop for WakeAtTheEnd {
+    fn drop(&mut self) {
+        self.0.checkpoint.end();
     }
 }
 

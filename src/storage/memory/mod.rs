@@ -36,16 +36,17 @@ use super::{Access, File, Lock, LockError, Storage};
 ///
 /// A clone is another handle to the same files.
 ///
-/// ```ignore
-/// use everfold::MemoryStorage;
-///
+/// ```
+/// use everfold::{Event, Expected, MemoryStorage, Options};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let storage = MemoryStorage::new();
-/// // … open a store on `storage.clone()`, append, drop it without closing …
+/// let store = Options::new().segment_size(8192).open_memory(&storage)?;
+/// let done = store.append("cart-7", Expected::NoStream, [Event::raw("sold", *b"hats")])?;
 /// for seed in 0..100 {
-///     let after = storage.crash(seed);
-///     // … open a store on `after`: what was acknowledged is there …
-///     assert_eq!(after.operations(), 0);
+///     let recovered = Options::new().open_memory(&storage.crash(seed))?;
+///     assert_eq!(recovered.watermark(), done.position, "what was acknowledged is there");
 /// }
+/// # Ok(()) }
 /// ```
 #[derive(Clone, Default)]
 pub struct MemoryStorage {
