@@ -9,3 +9,5 @@ mod append;
 #[cfg(feature = "cli")]
 mod cli;
 mod golden;
+mod durability;
+mod opening;
