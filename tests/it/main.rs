@@ -9,5 +9,8 @@ mod append;
 #[cfg(feature = "cli")]
 mod cli;
 mod golden;
+mod block_on;
 mod durability;
 mod opening;
+mod read;
+mod subscribe;
