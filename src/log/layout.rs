@@ -52,11 +52,9 @@ pub(crate) fn field_len(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
 
+/// Compares the bytes with themselves one further: a single call of memcmp, which is as fast in a debug build.
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
-    let (head, words, tail) = (bytes.len() % 16, bytes.chunks_exact(16), bytes.chunks_exact(16).remainder());
-    debug_assert_eq!(head, tail.len());
-    words.fold(0u128, |any, word| any | word.try_into().map_or(1, u128::from_ne_bytes)) == 0
-        && tail.iter().all(|byte| *byte == 0)
+    bytes.split_first().is_none_or(|(first, rest)| *first == 0 && bytes.get(..rest.len()) == Some(rest))
 }
 
 /// Why a block of a header file is not one.

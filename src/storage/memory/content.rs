@@ -29,10 +29,10 @@ struct Unsynced {
 impl Content {
     /// Zeros, of which a disk is sure: a block that was never written reads as zeros.
     pub(super) fn new(len: u64) -> io::Result<Self> {
-        let mut live = Vec::new();
-        live.try_reserve_exact(size(len)?).map_err(|_| io::Error::from(ErrorKind::StorageFull))?;
-        live.resize(size(len)?, 0);
-        Ok(Content { live: Arc::new(live), unsynced: BTreeMap::new() })
+        let len = size(len)?;
+        // The trial is dropped: zeros asked for as such cost nothing until they are touched.
+        Vec::<u8>::new().try_reserve_exact(len).map_err(|_| io::Error::from(ErrorKind::StorageFull))?;
+        Ok(Content { live: Arc::new(vec![0; len]), unsynced: BTreeMap::new() })
     }
 
     pub(super) fn live(&self) -> &[u8] {

@@ -257,8 +257,12 @@ impl File for MemoryFile {
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let content = lock(&self.content);
-        let copied = buf.iter_mut().zip(content.from(offset));
-        Ok(copied.map(|(to, from)| *to = *from).count())
+        let from = content.from(offset);
+        let len = buf.len().min(from.len());
+        if let (Some(to), Some(from)) = (buf.get_mut(..len), from.get(..len)) {
+            to.copy_from_slice(from);
+        }
+        Ok(len)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
