@@ -14,3 +14,5 @@ mod durability;
 mod opening;
 mod read;
 mod subscribe;
+mod crash;
+mod ledger;
