@@ -45,6 +45,10 @@ pub(super) fn for_writing(storage: Arc<dyn Storage>, options: &Options) -> Resul
     let mut report = found.report(&files);
     report.created = created;
     let mark = files.mark;
+    // Nobody has opened it for writing since it was made: whoever made it may not have synced its names.
+    if !created && mark.is_none_or(|mark| mark.epoch == 0) {
+        storage.sync_folder("").map_err(|e| Error::io("sync the directory", e))?;
+    }
     if let Ending::Damaged(corruption) = &found.ending {
         return Err(corruption.clone().into());
     }
