@@ -72,6 +72,7 @@ pub(super) fn for_writing(storage: Arc<dyn Storage>, options: &Options) -> Resul
         storage.sync_folder(LOG_FOLDER).map_err(|e| Error::io(format_args!("sync {LOG_FOLDER}"), e))?;
         let proven = mark.filter(|mark| mark.segment == found.active.header.first).map(|mark| mark.end);
         let from = proven.unwrap_or(disk_len(SEGMENT_HEADER));
+        recovery::zero_again(storage.as_ref(), &found.active, found.place.offset)?;
         report.rewritten_bytes =
             recovery::rewrite(storage.as_ref(), &found.active, from, found.place.offset)?;
     }

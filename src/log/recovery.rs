@@ -251,6 +251,37 @@ fn quarantine(storage: &dyn Storage, segment: Position, offset: u64, bytes: &[u8
     Ok(name)
 }
 
+/// Writes zeros once more where bytes were removed from this segment after an offset; [`rewrite`] syncs them. The
+/// sync of a removal may have failed: then the system shows zeros, and the disk has the bytes. What was ever removed
+/// is in quarantine, synced before.
+pub(crate) fn zero_again(storage: &dyn Storage, segment: &Segment, from: u64) -> Result<(), Error> {
+    let fault = |doing: &str, e| Error::io(format_args!("{doing} {QUARANTINE_FOLDER}"), e);
+    let names = match storage.list(QUARANTINE_FOLDER) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        names => names.map_err(|e| fault("list", e))?,
+    };
+    for name in names {
+        let Some(offset) = removed_at(&name, segment.header.first) else { continue };
+        let kept = storage.open(&format!("{QUARANTINE_FOLDER}/{name}"), Access::Read);
+        let len = kept.and_then(|kept| kept.len()).map_err(|e| fault("open a file in", e))?;
+        let until = offset.saturating_add(len).min(segment.header.segment_size);
+        let start = offset.max(from);
+        if start < until {
+            let zeros = vec![0; memory_len(until - start)];
+            let file = open_for_writing(storage, segment)?;
+            file.write_at(&zeros, start).map_err(|e| segment.fault("write", e))?;
+        }
+    }
+    Ok(())
+}
+
+/// Where in this segment the bytes were that a file in quarantine keeps.
+fn removed_at(name: &str, segment: Position) -> Option<u64> {
+    let mut parts = name.strip_suffix(".bytes")?.split('-');
+    parts.next().filter(|first| *first == format!("{:020}", segment.get()))?;
+    parts.next()?.parse().ok()
+}
+
 /// Writes what no mark proves to be on the disk once more, and syncs it (rule 9). After a failed sync the system
 /// may show good bytes that the disk does not have; only writing them again brings them there. Returns how many.
 pub(crate) fn rewrite(storage: &dyn Storage, segment: &Segment, from: u64, to: u64) -> Result<u64, Error> {

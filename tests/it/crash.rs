@@ -381,7 +381,9 @@ fn removed_bytes_stay_away_although_the_sync_of_their_removal_failed() {
             batch[0].payload = vec![b'x'; usize::try_from(size).unwrap()];
             let store = next.store.take().unwrap();
             next.ledger.append(&store, batch, Durable).unwrap();
-            check_recovery(&next.ledger, &next.storage.crash(0), 2, &what);
+            let after = small().open_memory(&next.storage.crash(0));
+            assert!(after.is_ok(), "{what}: {}", after.unwrap_err());
+            assert_eq!(facts(&after.unwrap()), next.ledger.facts(), "{what}");
         }
     }
     assert!(torn > 5, "{torn}");
