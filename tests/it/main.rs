@@ -16,3 +16,4 @@ mod read;
 mod subscribe;
 mod crash;
 mod ledger;
+mod durability;

@@ -1,0 +1,143 @@
+//! The levels of durability: what has been promised on return, and when events become readable.
+
+use std::time::Duration;
+
+use everfold::{
+    AppendError, Batch, Durability, ErrorKind, Event, Fault, MemoryStorage, Options, Position, Store,
+};
+
+const FOR_EVER: Duration = Duration::from_secs(3600);
+
+fn store_that_never_syncs_by_itself(storage: &MemoryStorage) -> Store {
+    Options::new().segment_size(64 << 10).sync_after(FOR_EVER).open_memory(storage).unwrap()
+}
+
+fn append(store: &Store, durability: Durability) -> Position {
+    let batch = Batch::new().event("s", Event::raw("t", "x")).durability(durability);
+    store.append_batch(batch).unwrap().position
+}
+
+fn readable(store: &Store) -> u64 {
+    store.read(Position::START).map(|event| event.unwrap().position().get()).last().unwrap_or(0)
+}
+
+/// The last position in what a crash leaves: the end of the process alone, or a loss of power that keeps only what
+/// was synced.
+fn after_crash(storage: &MemoryStorage, seed: u64) -> u64 {
+    readable(&Options::new().open_memory(&storage.crash(seed)).unwrap())
+}
+
+const POWER_LOSS: u64 = 0;
+const PROCESS_CRASH: u64 = u64::MAX;
+
+#[test]
+fn each_level_survives_what_it_says() {
+    let storage = MemoryStorage::new();
+    let store = Options::new().segment_size(64 << 10).sync_after(FOR_EVER).open_memory(&storage).unwrap();
+    assert_eq!(append(&store, Durability::Durable).get(), 1);
+    assert_eq!((after_crash(&storage, POWER_LOSS), after_crash(&storage, PROCESS_CRASH)), (1, 1));
+    append(&store, Durability::Written);
+    assert_eq!(after_crash(&storage, PROCESS_CRASH), 2);
+    append(&store, Durability::Deferred);
+    assert_eq!(append(&store, Durability::Durable).get(), 4);
+    assert_eq!((after_crash(&storage, POWER_LOSS), after_crash(&storage, PROCESS_CRASH)), (4, 4));
+}
+
+#[test]
+fn events_that_are_not_durable_yet_cannot_be_read_but_count_for_guards() {
+    for durability in [Durability::Written, Durability::Deferred] {
+        let storage = MemoryStorage::new();
+        let store = store_that_never_syncs_by_itself(&storage);
+        append(&store, durability);
+        let seen = readable(&store);
+        assert!(seen <= after_crash(&storage, POWER_LOSS), "what was read could be lost");
+        let conflict = store.append("s", everfold::Expected::NoStream, [Event::raw("t", "y")]).unwrap_err();
+        assert_eq!(conflict.conflict().unwrap().actual.get(), 1);
+        assert_eq!(store.sync().unwrap().get(), 1);
+        assert_eq!((readable(&store), store.watermark().get()), (1, 1));
+        assert_eq!(after_crash(&storage, POWER_LOSS), 1);
+    }
+}
+
+#[test]
+fn a_durable_append_makes_the_ones_before_it_readable() {
+    let store = store_that_never_syncs_by_itself(&MemoryStorage::new());
+    append(&store, Durability::Deferred);
+    append(&store, Durability::Written);
+    append(&store, Durability::Durable);
+    assert_eq!(readable(&store), 3);
+}
+
+#[test]
+fn events_become_readable_by_themselves_after_a_while() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Options::new().sync_after(Duration::from_millis(1)).open(dir.path()).unwrap();
+    let mut subscription = store.subscribe(Position::START);
+    for (n, durability) in (1..).zip([Durability::Written, Durability::Deferred, Durability::Deferred]) {
+        let position = append(&store, durability);
+        assert_eq!(position.get(), n);
+        assert_eq!(subscription.next().unwrap().unwrap().position(), position);
+    }
+}
+
+#[test]
+fn closing_makes_everything_durable() {
+    let storage = MemoryStorage::new();
+    let store = store_that_never_syncs_by_itself(&storage);
+    append(&store, Durability::Deferred);
+    append(&store, Durability::Written);
+    append(&store, Durability::Deferred);
+    store.close().unwrap();
+    assert_eq!(after_crash(&storage, POWER_LOSS), 3);
+}
+
+#[test]
+fn repeating_an_append_with_a_higher_level_raises_the_level_of_the_first() {
+    let storage = MemoryStorage::new();
+    let store = store_that_never_syncs_by_itself(&storage);
+    let event = Event::raw("t", "x");
+    let batch = || Batch::new().event("s", event.clone());
+    store.append_batch(batch().durability(Durability::Deferred)).unwrap();
+    let again = store.append_batch(batch()).unwrap();
+    assert_eq!((again.position.get(), again.repeated), (1, true));
+    assert_eq!(after_crash(&storage, POWER_LOSS), 1);
+}
+
+#[test]
+fn many_deferred_appends_in_many_segments_are_all_there_after_a_sync() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::new().segment_size(16 << 10).sync_after(FOR_EVER);
+    let store = options.open(dir.path()).unwrap();
+    for n in 1..=2000 {
+        assert_eq!(append(&store, Durability::Deferred).get(), n);
+    }
+    assert_eq!(store.sync().unwrap().get(), 2000);
+    assert_eq!(readable(&store), 2000);
+    drop(store);
+    assert_eq!(readable(&options.open(dir.path()).unwrap()), 2000);
+}
+
+#[test]
+fn after_a_failed_sync_the_outcome_is_unclear_and_the_same_ids_settle_it() {
+    for survives in [POWER_LOSS, PROCESS_CRASH] {
+        let storage = MemoryStorage::new();
+        let store = Options::new().segment_size(64 << 10).open_memory(&storage).unwrap();
+        append(&store, Durability::Durable);
+        store.close().unwrap();
+        let store = Options::new().open_memory(&storage).unwrap();
+        storage.fail_at(storage.operations() + 2, Fault::from_then_on(std::io::ErrorKind::Other));
+        let batch = || Batch::new().event("s", Event::raw("t", "unclear").id(everfold::Uuid::from_u128(7)));
+        let Err(AppendError::Failed(error)) = store.append_batch(batch()) else { panic!("no failure") };
+        assert_eq!(error.kind(), ErrorKind::Indeterminate, "{error}");
+        let Err(AppendError::Failed(error)) = store.append_batch(batch()) else { panic!("no failure") };
+        assert_eq!(error.kind(), ErrorKind::Poisoned);
+        assert_eq!(store.sync().unwrap_err().kind(), ErrorKind::Poisoned);
+        assert_eq!(readable(&store), 1, "readers go on");
+
+        let store = Options::new().open_memory(&storage.crash(survives)).unwrap();
+        let there = store.watermark().get() == 2;
+        let settled = store.append_batch(batch()).unwrap();
+        assert_eq!((settled.position.get(), settled.repeated), (2, there));
+        assert_eq!(readable(&store), 2);
+    }
+}
