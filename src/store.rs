@@ -129,7 +129,7 @@ impl Store {
     /// Makes everything appended so far durable, whatever it was appended with. Returns the last durable position.
     ///
     /// # Errors
-    /// When a write or sync fails; the store then takes no more appends until it is reopened.
+    /// When a write or sync fails; the store then takes no more appends until it is reopened. `Closed`, `ReadOnly`.
     pub fn sync(&self) -> Result<Position, Error> {
         self.shared.log.sync()
     }

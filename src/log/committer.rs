@@ -143,6 +143,9 @@ impl Committer {
     /// Makes everything appended so far durable.
     pub(crate) fn sync(&self) -> Result<(), Error> {
         let mut writer = self.writer();
+        if self.catalog.is_closed() {
+            return Err(closed());
+        }
         writer.sync()?;
         self.keeper.after_commit(&writer);
         Ok(())
