@@ -263,7 +263,7 @@ impl Life {
                 self.store = None;
                 self.open_again(what);
             }
-            (Err(kind), deed) => assert!(false, "{what}: {deed:?} failed with {kind:?}"),
+            (Err(kind), deed) => panic!("{what}: {deed:?} failed with {kind:?}"),
         }
     }
 

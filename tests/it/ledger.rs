@@ -107,7 +107,7 @@ impl Ledger {
                 kind: format!("kind-{}", n % 4),
                 payload: text.bytes().cycle().take(*size).collect(),
                 tags: (0..n % 3).map(|tag| format!("tag:{tag}")).collect(),
-                metadata: (n % 2 == 0).then(|| text.clone().into_bytes()),
+                metadata: n.is_multiple_of(2).then(|| text.clone().into_bytes()),
             });
         }
         batch

@@ -2,18 +2,18 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::panic,
     reason = "a test that meets the unexpected should stop there"
 )]
 
 mod append;
+mod block_on;
 #[cfg(feature = "cli")]
 mod cli;
-mod golden;
-mod block_on;
+mod crash;
 mod durability;
+mod golden;
+mod ledger;
 mod opening;
 mod read;
 mod subscribe;
-mod crash;
-mod ledger;
-mod durability;
