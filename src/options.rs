@@ -60,7 +60,7 @@ impl Options {
 
     /// Whether to open for reading only (default: no): without a lock, without writing a byte, also on a
     /// read-only file system and beside a process that writes. What is read is what a recovery would keep, as of
-    /// the opening. Views cannot be opened; `everfold views` tells their state.
+    /// the opening: the last events may be written by that process and not yet synced. Views cannot be opened; `everfold views` tells their state.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self

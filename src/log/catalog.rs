@@ -10,6 +10,14 @@ use crate::event::{Position, RecordedEvent};
 use crate::storage::Storage;
 use crate::watermark::Watermark;
 
+/// How far the writer has come.
+#[derive(Clone, Debug)]
+pub(crate) struct Reached {
+    pub(crate) durable: Position,
+    /// Why there will be no more.
+    pub(crate) failure: Option<Error>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Catalog {
     pub(crate) storage: Arc<dyn Storage>,
@@ -70,10 +78,14 @@ impl Catalog {
         self.index.version(stream).err().or_else(|| self.damaged_end())
     }
 
-    /// Wakes everyone who waits for what will not come.
-    pub(crate) fn fail(&self, failure: Error) {
-        let _first = self.failure.set(failure);
-        self.watermark.end();
+    /// Tells readers and waiters what the writer has reached.
+    pub(crate) fn publish(&self, reached: Reached) {
+        self.watermark.advance(reached.durable);
+        if let Some(failure) = reached.failure
+            && self.failure.set(failure).is_ok()
+        {
+            self.watermark.end();
+        }
     }
 
     /// Why no more events will come, when that is because a write or sync failed.
@@ -86,8 +98,14 @@ impl Catalog {
         self.failure().unwrap_or_else(closed)
     }
 
-    pub(crate) fn close(&self) {
+    /// No more reads and appends are begun.
+    pub(crate) fn refuse(&self) {
         self.closed.store(true, Ordering::Release);
+    }
+
+    /// The same, and nobody waits any longer.
+    pub(crate) fn close(&self) {
+        self.refuse();
         self.watermark.end();
     }
 

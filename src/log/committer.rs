@@ -1,8 +1,7 @@
 //! Group commit: whoever appends while nobody commits becomes the leader, and commits for all who came meanwhile.
 //!
 //! The group is whatever queued up during the commit before; there are no timers, and a lone appender hands
-//! nothing to another thread. Lock order: queue and writer are never held together by one thread except that the
-//! leader, holding the writer, completes tickets.
+//! nothing to another thread. Queue and writer are never locked together, and nobody is woken while the writer is.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -108,26 +107,27 @@ impl Committer {
     }
 
     fn commit(&self, group: Vec<Pending>) {
-        let mut writer = self.writer();
-        let mut placed: Vec<(Pending, Outcome)> = Vec::with_capacity(group.len());
-        let mut wanted = Durability::Deferred;
-        for mut pending in group {
-            let outcome = match self.catalog.is_closed() {
-                true => Err(closed().into()),
-                false => writer.sequence(&mut pending.request),
-            };
-            if outcome.is_ok() {
-                wanted = wanted.max(pending.request.durability);
+        let (placed, reached) = self.with_writer(|writer| {
+            let mut placed: Vec<(Pending, Outcome)> = Vec::with_capacity(group.len());
+            let mut wanted = Durability::Deferred;
+            for mut pending in group {
+                let outcome = match self.catalog.is_closed() {
+                    true => Err(closed().into()),
+                    false => writer.sequence(&mut pending.request),
+                };
+                if outcome.is_ok() {
+                    wanted = wanted.max(pending.request.durability);
+                }
+                placed.push((pending, outcome));
             }
-            placed.push((pending, outcome));
-        }
-        let reached = match wanted {
-            Durability::Durable => writer.sync(),
-            Durability::Written => writer.write(),
-            Durability::Deferred => writer.write_if_large(),
-        };
-        self.keeper.after_commit(&writer);
-        drop(writer);
+            let reached = match wanted {
+                Durability::Durable => writer.sync(),
+                Durability::Written => writer.write(),
+                Durability::Deferred => writer.write_if_large(),
+            };
+            self.keeper.after_commit(writer);
+            (placed, reached)
+        });
         let durable = self.catalog.watermark.get();
         for (pending, outcome) in placed {
             let outcome = match (outcome, &reached) {
@@ -142,29 +142,38 @@ impl Committer {
 
     /// Makes everything appended so far durable.
     pub(crate) fn sync(&self) -> Result<(), Error> {
-        let mut writer = self.writer();
-        if self.catalog.is_closed() {
-            return Err(closed());
-        }
-        writer.sync()?;
-        self.keeper.after_commit(&writer);
-        Ok(())
+        self.with_writer(|writer| {
+            if self.catalog.is_closed() {
+                return Err(closed());
+            }
+            writer.sync()?;
+            self.keeper.after_commit(writer);
+            Ok(())
+        })
     }
 
     /// Makes everything durable, says that the store was closed, and takes no more appends.
     pub(crate) fn close(&self) -> Result<(), Error> {
-        let mut writer = self.writer();
-        if self.catalog.is_closed() {
-            return Ok(());
-        }
-        let result = writer.close();
+        let result = self.with_writer(|writer| match self.catalog.is_closed() {
+            true => Ok(()),
+            false => {
+                self.catalog.refuse();
+                writer.close()
+            }
+        });
         self.catalog.close();
         result
     }
 
-    /// The writer, for whoever keeps the log in order between commits.
-    pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Lends the writer, one thread at a time. When it is back, and not before, readers and waiters are told what it
+    /// reached: whoever they wake may append.
+    pub(crate) fn with_writer<T>(&self, act: impl FnOnce(&mut Writer) -> T) -> T {
+        let (result, reached) = {
+            let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            (act(&mut writer), writer.reached())
+        };
+        self.catalog.publish(reached);
+        result
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -180,7 +189,7 @@ struct Leadership<'a> {
 impl Drop for Leadership<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.committer.writer().abandon();
+            self.committer.with_writer(Writer::abandon);
         }
         let mut queue = self.committer.queue();
         match queue.waiting.first() {

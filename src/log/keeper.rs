@@ -103,11 +103,17 @@ impl Keeper {
 
     /// A failure poisons the writer, which tells the appenders; there is nobody to tell here.
     fn settle(&self, committer: &Committer, mark: bool) {
-        let mut writer = committer.writer();
-        if mark && writer.mark_is_behind() {
-            drop(writer.mark_progress());
-        } else if writer.is_behind() {
-            drop(writer.sync());
+        let settled = committer.with_writer(|writer| {
+            if mark && writer.mark_is_behind() {
+                writer.mark_progress()
+            } else if writer.is_behind() {
+                writer.sync()
+            } else {
+                Ok(())
+            }
+        });
+        if let Err(error) = settled {
+            tracing::warn!(%error, "could not sync what was appended without");
         }
     }
 

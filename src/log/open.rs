@@ -29,12 +29,13 @@ use crate::storage::{LockError, Storage};
 
 pub(super) fn for_writing(storage: Arc<dyn Storage>, options: &Options) -> Result<Log, Error> {
     let started = Instant::now();
+    // Asked before the lock is taken, so that a directory that is refused is left as it was.
+    if !create::exists(storage.as_ref())? && !options.create {
+        return Err(no_store());
+    }
     let lock = storage.lock().map_err(lock_error)?;
     let created = !create::exists(storage.as_ref())?;
     if created {
-        if !options.create {
-            return Err(no_store());
-        }
         create::create(storage.as_ref(), options)?;
     }
     let files = Files::read(storage.as_ref())?;

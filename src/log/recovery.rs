@@ -41,10 +41,6 @@ pub(crate) fn find_end(
     mut visit: impl FnMut(u64, &FrameHeader, &[RecordedEvent]) -> ControlFlow<()>,
 ) -> Result<Ending, Error> {
     let (active, _) = files.active_and_sealed()?;
-    // Rule 1: a file that is not as long as it was made lost something, or was written by somebody else.
-    if let Some(damage) = &active.damage {
-        return Ok(Ending::Damaged(damage.clone()));
-    }
     let name = segment_name(active.header.first);
     let mut judge = Judge { name: &name, first: active.header.first, mark: files.mark };
     let fault = |e| Error::io(format_args!("read {name}"), e);
@@ -62,6 +58,10 @@ pub(crate) fn find_end(
                 Step::End => None,
             };
             ending = Some(judge.ending(walk, found).map_err(fault)?);
+        }
+        // Rule 1: a file that is not as long as it was made lost something, or was written by somebody else.
+        if let Some(damage) = &active.damage {
+            return Ok(Ending::Damaged(damage.clone()));
         }
         match ending {
             // Another process may be writing: what was read half may be whole by now, and the mark a newer one.

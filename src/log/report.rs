@@ -42,7 +42,8 @@ impl fmt::Display for RecoveryReport {
             (false, true) => "had been closed",
             (false, false) => "had not been closed: recovered",
         };
-        write!(f, "{how}; {} events in {} segments", self.last, self.segments)?;
+        let plural = if self.segments == 1 { "" } else { "s" };
+        write!(f, "{how}; the last position is {}, in {} segment{plural}", self.last, self.segments)?;
         if let Some(removed) = &self.removed {
             write!(
                 f,

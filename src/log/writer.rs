@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
-use super::catalog::Catalog;
+use super::catalog::{Catalog, Reached};
 use super::frame::{CLEAN, CONTROL_FRAME, FrameHeader, SEAL};
 use super::layout::disk_len;
 use super::mark::{MARK_FILE, Mark};
@@ -34,6 +34,8 @@ pub(crate) struct Writer {
     /// After the last frame, written or not.
     place: Place,
     epoch: u32,
+    /// Events up to here are durable.
+    durable: Position,
     /// Frames from `written` up to the place.
     unwritten: Vec<u8>,
     written: u64,
@@ -61,7 +63,7 @@ impl Writer {
         let mark_file = storage
             .open(MARK_FILE, Access::Write)
             .map_err(|e| Error::io(format_args!("open {MARK_FILE}"), e))?;
-        let written = place.offset;
+        let (written, durable) = (place.offset, place.next.previous());
         let unwritten = Vec::new();
         let mut writer = Writer {
             catalog,
@@ -70,6 +72,7 @@ impl Writer {
             file,
             place,
             epoch,
+            durable,
             unwritten,
             written,
             unsynced: false,
@@ -114,8 +117,7 @@ impl Writer {
                 self.catalog.index.insert(stream, *version, record.id, Position::new(position));
             }
         }
-        let durable = self.catalog.watermark.get();
-        let mut header = FrameHeader::control(0, first, durable, self.place.chain, self.epoch);
+        let mut header = FrameHeader::control(0, first, self.durable, self.place.chain, self.epoch);
         header.events = request.events();
         header.body_len = request.body_len();
         header.recorded_at_ns = now_ns();
@@ -242,7 +244,7 @@ impl Writer {
         if self.unwritten.len() >= WRITE_AT { self.write() } else { Ok(()) }
     }
 
-    /// Makes every frame durable, and says so to readers.
+    /// Makes every frame durable.
     pub(crate) fn sync(&mut self) -> Result<(), Error> {
         self.write()?;
         if self.unsynced {
@@ -252,8 +254,13 @@ impl Writer {
             self.unsynced = false;
         }
         self.segment.settle(self.place.offset);
-        self.catalog.watermark.advance(self.place.next.previous());
+        self.durable = self.place.next.previous();
         Ok(())
+    }
+
+    /// How far it has come: for readers, once the writer is let go.
+    pub(crate) fn reached(&self) -> Reached {
+        Reached { durable: self.durable, failure: self.failure.clone() }
     }
 
     /// A thread panicked while it held the writer: nobody knows what state it is in.
@@ -318,7 +325,6 @@ impl Writer {
         tracing::error!(%error, "the store takes no more appends until it is reopened");
         let why = format!("an earlier write failed ({error}); close the store and open it again to append");
         let failure = Error::new(ErrorKind::Poisoned, why).because(error);
-        self.catalog.fail(failure.clone());
         self.failure = Some(failure.clone());
         failure
     }

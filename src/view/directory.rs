@@ -25,7 +25,11 @@ pub(super) fn try_environment(dir: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    thread::Builder::new().spawn(|| {})?.join().map_err(|_| io::Error::other("a thread died at once"))
+    thread::Builder::new()
+        .name("everfold-probe".into())
+        .spawn(|| {})?
+        .join()
+        .map_err(|_| io::Error::other("a thread died at once"))
 }
 
 pub(super) fn locked(dir: &Path) -> Error {

@@ -22,7 +22,7 @@ pub enum ProjectionState {
     Rebuilding,
     /// Has applied everything there was, and waits for more.
     Live,
-    /// Will apply no more until it is registered again, usually by a program in which the cause is mended.
+    /// Will apply no more until the store is opened again, usually by a program in which the cause is mended.
     Stopped {
         /// The event it could not apply.
         position: Position,
