@@ -179,24 +179,28 @@ impl<P: Projection> Run<P> {
             let mut batch = ViewBatch::new(current.rows.clone());
             let mut at = current.place();
             let to = last.min(at.position.plus(events_per_write));
-            while at.position < to && batch.changed() < ROWS_PER_WRITE {
+            let mut failed = None;
+            while failed.is_none() && at.position < to && batch.changed() < ROWS_PER_WRITE {
                 match self.apply_next(&mut cursor, at.position.next(), &mut batch) {
                     Ok(applied) => at = applied,
-                    Err(halt) => {
-                        // What the failed event changed is in the batch: fold once more, up to the one before.
-                        drop(batch);
-                        self.refold(current, at.position)?;
-                        return Err(halt);
-                    }
+                    Err(halt) => failed = Some(halt),
                 }
             }
-            match self.write(current, batch, at) {
+            let written = match &failed {
+                None => self.write(current, batch, at),
+                Some(_) => {
+                    // What the failed event changed is in the batch: fold once more, up to the event before.
+                    drop(batch);
+                    self.refold(current, at.position)
+                }
+            };
+            match written {
                 // Some event of several made a row that cannot be kept: find it.
                 Err(Halt::Event(..)) if at.position > current.meta.checkpoint.next() => {
                     events_per_write = 1;
                     cursor = self.cursor(current);
                 }
-                result => result?,
+                written => written.and(failed.map_or(Ok(()), Err))?,
             }
             self.note_progress();
         }
