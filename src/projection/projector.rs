@@ -165,11 +165,7 @@ impl<P: Projection> Run<P> {
             match self.state.catalog.watermark.poll_wait(next, &mut Context::from_waker(&waker)) {
                 Poll::Pending => std::thread::park(),
                 Poll::Ready(crate::watermark::Waited::Reached(_)) => {}
-                Poll::Ready(_) => {
-                    // No more will come, and whoever waits for it has to know.
-                    self.state.checkpoint.end();
-                    break;
-                }
+                Poll::Ready(_) => break,
             }
         }
         self.finish(&current);
