@@ -15,5 +15,6 @@ mod durability;
 mod golden;
 mod ledger;
 mod opening;
+mod project;
 mod read;
 mod subscribe;
