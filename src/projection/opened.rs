@@ -63,18 +63,18 @@ impl ViewHome {
             reason,
             "a view is built anew from the log"
         );
-        let rows = SledRows::open(&folder.path(), self.cache_bytes)?;
-        Ok(self.fresh(Arc::new(rows), Some(reason)))
+        self.begin(SledRows::open(&folder.path(), self.cache_bytes)?, Some(reason))
     }
 
     fn open_found(&self, folder: &ViewFolder, catalog: &Arc<Catalog>) -> Result<OpenedRows, Error> {
+        let existed = folder.exists();
         let rows = SledRows::open(&folder.path(), self.cache_bytes)?;
         let unfit = |why: String| Error::new(ErrorKind::View, why);
         let Some(bytes) = rows.get(&META_KEY)? else {
-            let any = rows.scan(std::ops::Bound::Unbounded, std::ops::Bound::Unbounded).next().transpose()?;
-            return match any {
-                None => Ok(self.fresh(Arc::new(rows), None)),
-                Some(_) => Err(unfit("it has rows but does not say what they are".into())),
+            // What sled cannot read it may take for an empty store.
+            return match existed {
+                false => self.begin(rows, None),
+                true => Err(unfit("its files do not hold what they should".into())),
             };
         };
         let meta =
@@ -105,6 +105,14 @@ impl ViewHome {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// Says what new rows are before there are any, so that files which say nothing are known to be damaged.
+    fn begin(&self, rows: SledRows, rebuilt_because: Option<String>) -> Result<OpenedRows, Error> {
+        let opened = self.fresh(Arc::new(rows), rebuilt_because);
+        opened.rows.write(&[(META_KEY.to_vec(), Some(opened.meta.encode()))])?;
+        opened.rows.make_durable()?;
+        Ok(opened)
     }
 
     fn fresh(&self, rows: Arc<dyn Rows>, rebuilt_because: Option<String>) -> OpenedRows {

@@ -92,6 +92,11 @@ impl ViewFolder {
         self.of_view().join(self.generation.to_string())
     }
 
+    /// Whether there is anything there.
+    pub(crate) fn exists(&self) -> bool {
+        self.path().exists()
+    }
+
     fn of_view(&self) -> PathBuf {
         self.root.join(VIEWS_FOLDER).join(self.name)
     }
