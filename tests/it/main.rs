@@ -18,3 +18,4 @@ mod opening;
 mod project;
 mod read;
 mod subscribe;
+mod views;
