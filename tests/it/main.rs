@@ -13,6 +13,7 @@ mod cli;
 mod crash;
 mod durability;
 mod golden;
+mod damage;
 mod ledger;
 mod layers;
 mod opening;
