@@ -109,6 +109,20 @@ pub(crate) fn create(storage: &dyn Storage, options: &Options) -> Result<(), Err
     storage.sync_folder("").map_err(|e| Error::io("sync the directory", e))
 }
 
+/// Makes the mark's file anew when it is not there, or not as long as it was made.
+pub(crate) fn restore_mark(storage: &dyn Storage, mark: &Mark) -> Result<(), Error> {
+    let len = match storage.open(MARK_FILE, Access::Read).and_then(|file| file.len()) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
+        len => len.map_err(|e| Error::io(format_args!("open {MARK_FILE}"), e))?,
+    };
+    if len == disk_len(MARK_LEN) {
+        return Ok(());
+    }
+    let (offset, slot) = mark.encode();
+    write_file(storage, MARK_FILE, "MARK.tmp", disk_len(MARK_LEN), &slot, offset)?;
+    storage.sync_folder("").map_err(|e| Error::io("sync the directory", e))
+}
+
 /// Writes a file under another name, syncs it, and gives it its own.
 fn write_file(
     storage: &dyn Storage,

@@ -134,6 +134,7 @@ fn start_writing(
         epoch,
         clean: false,
     });
+    create::restore_mark(catalog.storage.as_ref(), &mark)?;
     let start = Start { segment: active, place, epoch, mark };
     let writer = Writer::new(catalog.clone(), spare.clone(), start)?;
     let keeper = Arc::new(Keeper::new(options.sync_after, segment_size));
