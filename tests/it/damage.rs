@@ -303,3 +303,185 @@ fn a_missing_file_loses_nothing_silently() {
         }
     }
 }
+
+fn damage_of(storage: &MemoryStorage) -> Corruption {
+    small().open_memory(storage).unwrap_err().corruption().unwrap().clone()
+}
+
+fn at(offset: usize) -> u64 {
+    u64::try_from(offset).unwrap()
+}
+
+#[test]
+fn a_torn_last_frame_is_set_aside_and_kept_in_quarantine() {
+    let victim = Victim::new(&[&[30], &[40], &[900]], false);
+    let name = victim.last_segment();
+    let last = frames(&victim.storage.file(&name).unwrap()).pop().unwrap();
+    let storage = victim.copy();
+    storage.overwrite(&name, at(last.offset + 300), &vec![0; last.len - 300]).unwrap();
+    let torn = storage.file(&name).unwrap()[last.offset..last.offset + 300].to_vec();
+
+    let store = small().open_memory(&storage).unwrap();
+    assert_eq!(facts(&store), victim.facts[..2]);
+    let removed = store.recovery().removed.clone().unwrap();
+    assert_eq!((removed.file, removed.offset, removed.bytes), (name.clone(), at(last.offset), 300));
+    assert!(removed.kept_in.starts_with("quarantine/"));
+    assert_eq!(storage.file(&removed.kept_in).unwrap(), torn);
+    assert!(storage.file(&name).unwrap()[last.offset..].iter().all(|byte| *byte == 0));
+    store.close().unwrap();
+    let store = small().open_memory(&storage).unwrap();
+    assert!(store.recovery().removed.is_none() && store.recovery().clean);
+    assert!(storage.file(&removed.kept_in).is_some());
+}
+
+#[test]
+fn a_flipped_bit_in_an_acknowledged_frame_refuses_to_open_and_names_the_place() {
+    let victim = Victim::unclean();
+    let name = victim.last_segment();
+    let second = frames(&victim.storage.file(&name).unwrap()).remove(1);
+    assert_eq!((second.events, second.first), (2, 2));
+    let storage = victim.copy();
+    storage.flip_bit(&name, at(second.offset + 100), 5).unwrap();
+    let before = storage.file(&name);
+    let corruption = damage_of(&storage);
+    assert_eq!(corruption.damage, Damage::CorruptAcknowledged);
+    assert_eq!((corruption.file.as_str(), corruption.offset), (name.as_str(), at(second.offset)));
+    assert_eq!(corruption.position, Some(Position::new(2)));
+    assert_eq!((storage.file(&name), storage.operations()), (before, 0), "what is damaged is left as it is");
+
+    let store = small().read_only(true).open_memory(&storage).unwrap();
+    assert_eq!(store.recovery().damage, [corruption.clone()]);
+    let mut events = store.read(Position::START);
+    assert_eq!(Fact::from(&events.next().unwrap().unwrap()), victim.facts[0]);
+    assert_eq!(events.next().unwrap().unwrap_err().corruption(), Some(&corruption));
+}
+
+#[test]
+fn a_missing_middle_segment_is_refused() {
+    let victim = Victim::rolled();
+    let storage = victim.copy();
+    let name = victim.segments().remove(1);
+    storage.delete(&name).unwrap();
+    let corruption = damage_of(&storage);
+    assert_eq!((corruption.damage, corruption.position.is_some()), (Damage::SegmentMissing, true));
+}
+
+#[test]
+fn a_missing_last_segment_is_refused_because_the_mark_proves_it() {
+    let victim = Victim::rolled();
+    let storage = victim.copy();
+    storage.delete(&victim.last_segment()).unwrap();
+    let corruption = damage_of(&storage);
+    assert_eq!((corruption.damage, corruption.file), (Damage::SegmentMissing, victim.last_segment()));
+    assert!(corruption.detail.contains("mark"));
+}
+
+#[test]
+fn a_segment_of_another_store_is_refused() {
+    let (victim, other) = (Victim::rolled(), Victim::rolled());
+    assert_eq!(victim.segments(), other.segments());
+    for name in victim.segments() {
+        let storage = victim.copy();
+        storage.overwrite(&name, 0, &other.storage.file(&name).unwrap()).unwrap();
+        let corruption = damage_of(&storage);
+        assert_eq!((corruption.damage, corruption.file), (Damage::SegmentForeign, name));
+    }
+}
+
+#[test]
+fn bytes_after_a_clean_close_are_refused() {
+    let victim = Victim::clean();
+    let name = victim.last_segment();
+    let end =
+        frames(&victim.storage.file(&name).unwrap()).last().map(|frame| frame.offset + frame.len).unwrap();
+    for further in [0, 8, 600] {
+        let storage = victim.copy();
+        storage.overwrite(&name, at(end + further), b"new").unwrap();
+        let corruption = damage_of(&storage);
+        assert_eq!((corruption.damage, corruption.offset), (Damage::BytesAfterEnd, at(end)));
+    }
+}
+
+#[test]
+fn damage_in_a_sealed_segment_lets_the_store_open_and_fails_the_read_of_that_event() {
+    let victim = Victim::rolled();
+    let name = victim.segments().remove(1);
+    let hit = frames(&victim.storage.file(&name).unwrap()).remove(0);
+    let storage = victim.copy();
+    storage.flip_bit(&name, at(hit.offset + 64 + 200), 0).unwrap();
+    let store = small().open_memory(&storage).unwrap();
+    let [damage] = store.recovery().damage.as_slice() else { return assert!(false, "{}", store.recovery()) };
+    assert_eq!(
+        (&damage.file, damage.offset, damage.damage),
+        (&name, at(hit.offset), Damage::CorruptAcknowledged)
+    );
+    for fact in &victim.facts {
+        let read = store.read(Position::new(fact.position - 1)).limit(1).next().unwrap();
+        if fact.position == hit.first {
+            let error = read.unwrap_err();
+            let corruption = error.corruption().unwrap();
+            assert_eq!((&corruption.file, corruption.position), (&name, Some(Position::new(hit.first))));
+        } else {
+            assert_eq!(Fact::from(&read.unwrap()), *fact);
+        }
+    }
+    let last = victim.facts.last().unwrap();
+    let done = store.append(&last.stream, Version::new(last.version), [Event::raw("t", "more")]).unwrap();
+    assert_eq!(done.position.get(), last.position + 1);
+}
+
+#[test]
+fn an_append_to_a_stream_whose_version_the_damage_hides_is_refused() {
+    let storage = MemoryStorage::new();
+    let store = small().open_memory(&storage).unwrap();
+    store.append("hidden", Expected::NoStream, [Event::raw("t", vec![b'h'; 300])]).unwrap();
+    for _ in 0..5 {
+        store.append("seen", Expected::Any, [Event::raw("t", vec![b's'; 1500])]).unwrap();
+    }
+    store.close().unwrap();
+    storage.flip_bit("log/00000000000000000001.seg", at(HEADER_PAGE + 200), 0).unwrap();
+    let store = small().open_memory(&storage).unwrap();
+    for expected in [Expected::Any, Expected::NoStream, Expected::Exists, Version::new(1).into()] {
+        let refused = store.append("hidden", expected, [Event::raw("t", "more")]).unwrap_err();
+        assert!(refused.conflict().is_none() && refused.to_string().contains("seg"), "{refused}");
+    }
+    let done = store.append("seen", Version::new(5), [Event::raw("t", "more")]).unwrap();
+    assert_eq!((done.position.get(), done.version.get()), (7, 6));
+}
+
+#[test]
+fn a_store_that_lost_its_store_file_is_not_taken_for_a_fresh_one() {
+    for victim in [Victim::clean(), Victim::unclean(), Victim::rolled()] {
+        let storage = victim.copy();
+        storage.delete("STORE").unwrap();
+        let files = storage.files();
+        assert_eq!(damage_of(&storage).file, "STORE");
+        assert_eq!((storage.files(), storage.operations()), (files, 0));
+    }
+}
+
+#[test]
+fn a_truncated_active_segment_is_refused() {
+    let victim = Victim::unclean();
+    let name = victim.last_segment();
+    let storage = victim.copy();
+    storage.truncate(&name, 8191).unwrap();
+    let corruption = damage_of(&storage);
+    assert_eq!((corruption.damage, corruption.file, corruption.offset), (Damage::SizeChanged, name, 8191));
+}
+
+#[test]
+fn losing_the_mark_is_survived() {
+    for victim in [Victim::clean(), Victim::unclean(), Victim::rolled()] {
+        let storage = victim.copy();
+        storage.delete("MARK").unwrap();
+        let store = small().open_memory(&storage).unwrap();
+        assert!(store.recovery().notes.iter().any(|note| note.starts_with("MARK")), "{}", store.recovery());
+        assert_eq!(facts(&store), victim.facts);
+        store.append("stream-0", Expected::Exists, [Event::raw("t", "more")]).unwrap();
+        store.close().unwrap();
+        let store = small().open_memory(&storage.crash(0)).unwrap();
+        assert!(store.recovery().clean && store.recovery().notes.is_empty(), "{}", store.recovery());
+        assert_eq!(store.watermark().get(), at(victim.facts.len()) + 1);
+    }
+}
