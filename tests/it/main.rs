@@ -14,6 +14,8 @@ mod crash;
 mod durability;
 mod golden;
 mod damage;
+#[cfg(unix)]
+mod kill;
 mod ledger;
 mod layers;
 mod opening;
