@@ -24,3 +24,4 @@ mod read;
 mod source;
 mod subscribe;
 mod views;
+mod model;
