@@ -263,7 +263,7 @@ impl Life {
                 self.store = None;
                 self.open_again(what);
             }
-            (Err(kind), deed) => panic!("{what}: {deed:?} failed with {kind:?}"),
+            (Err(kind), deed) => unreachable!("{what}: {deed:?} failed with {kind:?}"),
         }
     }
 

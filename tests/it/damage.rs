@@ -119,10 +119,10 @@ fn told(error: &Error, what: &str) {
 /// Reads a store in every way. An event that comes is the one that was appended; one that does not is told of.
 fn read_all(store: &Store, original: &[Fact], what: &str) -> Outcome {
     let mut outcome = Outcome::Whole;
-    for after in 0..original.len() {
-        let start = Position::new(u64::try_from(after).unwrap());
+    for fact in original {
+        let start = Position::new(fact.position - 1);
         match store.read(start).limit(1).next() {
-            Some(Ok(event)) => assert_eq!(Fact::from(&event), original[after], "{what}"),
+            Some(Ok(event)) => assert_eq!(Fact::from(&event), *fact, "{what}"),
             Some(Err(error)) => {
                 told(&error, what);
                 outcome = Outcome::Told;
@@ -197,7 +197,7 @@ impl Counts {
             Outcome::Refused => self.refused += 1,
             Outcome::Told => self.told += 1,
             Outcome::Short(after) => {
-                assert!(false, "{what}: all after position {after} is gone without a word")
+                unreachable!("{what}: all after position {after} is gone without a word")
             }
         }
     }
@@ -350,7 +350,7 @@ fn a_flipped_bit_in_an_acknowledged_frame_refuses_to_open_and_names_the_place() 
     assert_eq!((storage.file(&name), storage.operations()), (before, 0), "what is damaged is left as it is");
 
     let store = small().read_only(true).open_memory(&storage).unwrap();
-    assert_eq!(store.recovery().damage, [corruption.clone()]);
+    assert_eq!(store.recovery().damage, std::slice::from_ref(&corruption));
     let mut events = store.read(Position::START);
     assert_eq!(Fact::from(&events.next().unwrap().unwrap()), victim.facts[0]);
     assert_eq!(events.next().unwrap().unwrap_err().corruption(), Some(&corruption));
@@ -410,7 +410,7 @@ fn damage_in_a_sealed_segment_lets_the_store_open_and_fails_the_read_of_that_eve
     let storage = victim.copy();
     storage.flip_bit(&name, at(hit.offset + 64 + 200), 0).unwrap();
     let store = small().open_memory(&storage).unwrap();
-    let [damage] = store.recovery().damage.as_slice() else { return assert!(false, "{}", store.recovery()) };
+    let [damage] = store.recovery().damage.as_slice() else { unreachable!("{}", store.recovery()) };
     assert_eq!(
         (&damage.file, damage.offset, damage.damage),
         (&name, at(hit.offset), Damage::CorruptAcknowledged)

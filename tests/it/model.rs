@@ -183,7 +183,7 @@ impl Twin {
                 assert_eq!((found, expected), (name(*stream), want.expected(version)));
                 assert_eq!(actual.get(), version);
             }
-            (broken, got) => assert!(false, "broken guard: {broken:?}, outcome: {got:?}"),
+            (broken, got) => unreachable!("broken guard: {broken:?}, outcome: {got:?}"),
         }
     }
 
@@ -210,7 +210,7 @@ impl Twin {
                 assert!(with_another, "{error}");
                 assert_eq!(error.kind(), ErrorKind::IdTaken { position: Position::new(batch[0].position) });
             }
-            Err(other) => assert!(false, "{other}"),
+            Err(other) => unreachable!("{other}"),
         }
     }
 
