@@ -383,3 +383,46 @@ fn removed_bytes_stay_away_although_the_sync_of_their_removal_failed() {
     }
     assert!(torn > 2, "{torn}");
 }
+
+#[test]
+fn what_a_failed_sync_left_in_doubt_is_written_again_before_it_is_served() {
+    let mut life = Life::new(MemoryStorage::new());
+    life.open().unwrap();
+    life.act(Append(Durable, &[30])).unwrap();
+    // The write, then the sync.
+    life.storage.fail_at(life.storage.operations() + 2, Fault::once(io::ErrorKind::Other));
+    assert_eq!(life.act(Append(Durable, &[700, 20])), Err(ErrorKind::Indeterminate));
+    assert_eq!(life.act(Append(Durable, &[10])), Err(ErrorKind::Poisoned));
+    assert_eq!(facts(life.store()), life.ledger.batches[0], "readers go on, with what is durable");
+    let closed = life.store.take().unwrap().close();
+    assert_eq!(closed.unwrap_err().kind(), ErrorKind::Poisoned);
+    life.storage.clear_faults();
+    let only_synced = facts(&small().open_memory(&life.storage.crash(0)).unwrap());
+    assert_eq!(only_synced, life.ledger.batches[0], "the disk does not have the bytes");
+
+    life.open().unwrap();
+    assert_eq!(facts(life.store()), life.ledger.facts());
+    assert!(life.store().recovery().rewritten_bytes > 700);
+    let after = small().open_memory(&life.storage.crash(0)).unwrap();
+    assert_eq!(facts(&after), life.ledger.facts(), "now the disk has them");
+}
+
+#[test]
+fn a_full_disk_at_a_roll_loses_nothing_and_appends_go_on_when_there_is_space() {
+    // After the write and sync of what is there: clear the way and make the file; write and sync the seal, in space
+    // that is there; write and sync the header, give the name, sync the folder.
+    for later in [3, 4, 7, 8, 9, 10] {
+        let mut life = Life::new(MemoryStorage::new());
+        life.open().unwrap();
+        life.act(Append(Durable, &[3000])).unwrap();
+        life.act(Append(Deferred, &[200])).unwrap();
+        let (what, before) = (format!("operation {later} of the roll"), life.storage.operations());
+        life.storage.fail_at(before + later, Fault::once(io::ErrorKind::StorageFull));
+        assert_eq!(life.act(Append(Durable, &[900])), Err(ErrorKind::DiskFull), "{what}");
+        assert_eq!(facts(life.store()), life.ledger.facts(), "{what}: all that was there is durable");
+        check_recovery(&life.ledger, &life.storage.crash(0), life.ledger.batches.len(), &what);
+        assert_eq!(life.act(Append(Durable, &[900])), Ok(()), "{what}: there is space");
+        check_recovery(&life.ledger, &life.storage.crash(0), life.ledger.batches.len(), &what);
+        assert_eq!(life.act(Reopen), Ok(()), "{what}");
+    }
+}
