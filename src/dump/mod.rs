@@ -8,7 +8,7 @@ mod facts;
 mod verify;
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub use facts::{FrameFacts, SegmentFacts, StoreFacts};
 pub use verify::{Progress, Verdict};
@@ -23,7 +23,6 @@ use crate::log::segment::segment_name;
 use crate::log::walk::Walk;
 use crate::log::window::{SEQUENTIAL, Window};
 use crate::storage::disk::DiskStorage;
-use crate::view::folder::{self, ViewNote};
 
 /// Looks into a store's directory.
 ///
@@ -47,7 +46,6 @@ use crate::view::folder::{self, ViewNote};
 /// ```
 #[derive(Debug)]
 pub struct Inspector {
-    root: PathBuf,
     storage: DiskStorage,
     files: Files,
 }
@@ -84,8 +82,8 @@ impl Inspector {
     /// [`ErrorKind::NotFound`] when there is no store, [`ErrorKind::Corrupt`] when `STORE` cannot be read,
     /// [`ErrorKind::Unsupported`] when a newer everfold wrote it.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
-        let root = path.as_ref().to_owned();
-        let storage = DiskStorage::open(&root)
+        let root = path.as_ref();
+        let storage = DiskStorage::open(root)
             .map_err(|e| Error::io(format_args!("open the directory {}", root.display()), e))?;
         let files = Files::read(&storage).map_err(|error| match error.kind() {
             ErrorKind::NotFound => {
@@ -93,7 +91,7 @@ impl Inspector {
             }
             _ => error,
         })?;
-        Ok(Inspector { root, storage, files })
+        Ok(Inspector { storage, files })
     }
 
     /// The store as its files say it is.
@@ -122,14 +120,6 @@ impl Inspector {
             ControlFlow::Continue(())
         })
         .map(|_| last)
-    }
-
-    /// What the projectors noted beside their views: as of when they wrote it.
-    ///
-    /// # Errors
-    /// When the folder cannot be read.
-    pub fn views(&self) -> Result<Vec<ViewNote>, Error> {
-        folder::notes(&self.root).map_err(|e| Error::io("list the views", e))
     }
 
     /// Goes through the log, from the segment that holds the position after `after`, past any damage, checking every

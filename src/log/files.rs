@@ -241,7 +241,10 @@ fn read_segment(
         ),
     ];
     let fault = faults.into_iter().find(|(is, ..)| *is);
-    let damage = fault.map(|(_, damage, detail)| corruption(0, damage, detail));
+    let damage = fault.map(|(_, damage, detail)| {
+        let offset = if damage == Damage::SizeChanged { len.min(header.segment_size) } else { 0 };
+        corruption(offset, damage, detail)
+    });
     Ok(SegmentFile { header, sealed_len: None, len, damage })
 }
 

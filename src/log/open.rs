@@ -97,9 +97,18 @@ pub(super) fn for_reading(storage: Arc<dyn Storage>, options: &Options) -> Resul
     let mut report = found.report(&files);
     report.clean =
         found.ending == Ending::Clean && files.mark.is_some_and(|mark| mark.clean && is_at(&mark, &found));
-    if let Ending::Damaged(corruption) = found.ending {
-        report.damage.push(corruption.clone());
-        catalog.set_damaged_end(corruption);
+    match &found.ending {
+        Ending::Clean => {}
+        Ending::Unfinished { detail, .. } => {
+            let (name, offset) = (&found.active.name, found.place.offset);
+            report
+                .notes
+                .push(format!("{name} at offset {offset}: {detail}; opening for writing sets it aside"));
+        }
+        Ending::Damaged(corruption) => {
+            report.damage.push(corruption.clone());
+            catalog.set_damaged_end(corruption.clone());
+        }
     }
     found.active.settle(found.place.offset);
     catalog.watermark.advance(found.place.next.previous());

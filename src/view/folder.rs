@@ -16,6 +16,9 @@ use crate::log::recovery::QUARANTINE_FOLDER;
 /// The longest name of a projection, which names a folder.
 const MAX_NAME: usize = 64;
 
+/// A larger file is no note.
+const LARGEST_NOTE: u64 = 64 << 10;
+
 /// The folder of one generation of a view.
 #[derive(Clone, Debug)]
 pub(crate) struct ViewFolder {
@@ -50,6 +53,32 @@ pub struct ViewNote {
 }
 
 impl ViewNote {
+    /// The notes of all views in a store's directory, by name and generation. Needs no open store and takes no lock.
+    /// A note that cannot be read is left out.
+    ///
+    /// # Errors
+    /// When a folder cannot be listed.
+    pub fn read_all(store: impl AsRef<Path>) -> Result<Vec<Self>, Error> {
+        let mut notes = Vec::new();
+        let fault = |e| Error::io("list the views", e);
+        let views = match fs::read_dir(store.as_ref().join(VIEWS_FOLDER)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(notes),
+            views => views.map_err(fault)?,
+        };
+        for view in views {
+            let Ok(files) = fs::read_dir(view.map_err(fault)?.path()) else { continue };
+            notes.extend(files.filter_map(|file| Self::read(&file.ok()?.path())));
+        }
+        notes.sort_by(|a, b| (&a.name, a.generation).cmp(&(&b.name, b.generation)));
+        Ok(notes)
+    }
+
+    fn read(path: &Path) -> Option<Self> {
+        path.extension().filter(|extension| *extension == "json")?;
+        fs::metadata(path).ok().filter(|found| found.is_file() && found.len() <= LARGEST_NOTE)?;
+        serde_json::from_slice(&fs::read(path).ok()?).ok()
+    }
+
     pub(crate) fn new(status: &ViewStatus, closed: bool) -> Self {
         let (stopped_at, cause) = match &status.state {
             ProjectionState::Stopped { position, cause } => (Some(*position), Some(cause.to_string())),
@@ -143,28 +172,4 @@ impl ViewFolder {
         fs::write(&temporary, serde_json::to_vec_pretty(note)?)?;
         fs::rename(temporary, self.of_view().join(format!("{}.json", self.generation)))
     }
-}
-
-/// The notes of all views of a store, by name and generation. Notes that cannot be read are left out.
-pub(crate) fn notes(root: &Path) -> io::Result<Vec<ViewNote>> {
-    const LARGEST_NOTE: u64 = 64 << 10;
-    let mut notes: Vec<ViewNote> = Vec::new();
-    let views = match fs::read_dir(root.join(VIEWS_FOLDER)) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(notes),
-        views => views?,
-    };
-    for view in views {
-        let Ok(files) = fs::read_dir(view?.path()) else { continue };
-        for file in files {
-            let path = file?.path();
-            if path.extension().is_some_and(|e| e == "json")
-                && fs::metadata(&path).is_ok_and(|found| found.is_file() && found.len() <= LARGEST_NOTE)
-                && let Ok(note) = serde_json::from_slice(&fs::read(&path)?)
-            {
-                notes.push(note);
-            }
-        }
-    }
-    notes.sort_by(|a, b| (&a.name, a.generation).cmp(&(&b.name, b.generation)));
-    Ok(notes)
 }

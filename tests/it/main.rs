@@ -11,17 +11,17 @@ mod block_on;
 #[cfg(feature = "cli")]
 mod cli;
 mod crash;
+mod damage;
 mod durability;
 mod golden;
-mod damage;
 #[cfg(unix)]
 mod kill;
-mod ledger;
 mod layers;
+mod ledger;
+mod model;
 mod opening;
 mod project;
 mod read;
 mod source;
 mod subscribe;
 mod views;
-mod model;

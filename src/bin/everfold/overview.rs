@@ -2,6 +2,7 @@
 
 use std::io;
 
+use everfold::ViewNote;
 use serde_json::{Value, json};
 
 use crate::render::{Table, json_line, time};
@@ -61,9 +62,8 @@ pub(crate) fn segments(plain: &Plain) -> Result<Outcome, Failure> {
 }
 
 pub(crate) fn views(plain: &Plain) -> Result<Outcome, Failure> {
-    let inspector = inspect(plain)?;
-    let last = inspector.last()?.get();
-    let lines = inspector.views()?.into_iter().map(|view| {
+    let last = inspect(plain)?.last()?.get();
+    let lines = ViewNote::read_all(&plain.store)?.into_iter().map(|view| {
         vec![
             ("view", json!(view.name)),
             ("generation", json!(view.generation)),
