@@ -17,7 +17,7 @@ use crate::error::{Corruption, Damage, Error, ErrorKind};
 use crate::event::{Position, RecordedEvent};
 use crate::log::files::{Files, SegmentFile, open_segment};
 use crate::log::frame::FrameHeader;
-use crate::log::recovery::{Ending, find_end};
+use crate::log::recovery::{Ending, find_end_beside_a_writer};
 use crate::log::scan::{Scanned, SegmentScan};
 use crate::log::segment::segment_name;
 use crate::log::walk::Walk;
@@ -164,11 +164,16 @@ impl Inspector {
         let name = segment_name(file.header.first);
         let mut walk = self.walk(file)?;
         let mut broke_off = false;
-        let ending = find_end(&self.storage, &self.files, &mut walk, |offset, header, events| {
-            let flow = visit(Found::Frame { frame: FrameFacts::new(&name, offset, header), events });
-            broke_off = flow.is_break();
-            flow
-        })?;
+        let ending = find_end_beside_a_writer(
+            &self.storage,
+            &self.files,
+            &mut walk,
+            &mut |offset, header, events| {
+                let flow = visit(Found::Frame { frame: FrameFacts::new(&name, offset, header), events });
+                broke_off = flow.is_break();
+                flow
+            },
+        )?;
         if broke_off {
             return Ok(ControlFlow::Break(()));
         }

@@ -12,7 +12,7 @@ use super::frame::CONTROL_FRAME;
 use super::keeper::Keeper;
 use super::layout::{disk_len, memory_len};
 use super::mark::Mark;
-use super::recovery::{self, Ending};
+use super::recovery::{self, Ending, FrameVisitor};
 use super::report::RecoveryReport;
 use super::scan::{Scanned, SegmentScan};
 use super::segment::{LOG_FOLDER, Segment};
@@ -42,7 +42,7 @@ pub(super) fn for_writing(storage: Arc<dyn Storage>, options: &Options) -> Resul
     files.check_order()?;
     files.check_writable()?;
     let catalog = Arc::new(Catalog::new(storage.clone(), options.map_segments));
-    let found = index_segments(&catalog, &files)?;
+    let found = index_segments(&catalog, &files, true)?;
     let mut report = found.report(&files);
     report.created = created;
     let mark = files.mark;
@@ -93,7 +93,7 @@ pub(super) fn for_reading(storage: Arc<dyn Storage>, options: &Options) -> Resul
     let files = Files::read(storage.as_ref())?;
     files.check_order()?;
     let catalog = Arc::new(Catalog::new(storage, options.map_segments));
-    let found = index_segments(&catalog, &files)?;
+    let found = index_segments(&catalog, &files, false)?;
     let mut report = found.report(&files);
     report.clean =
         found.ending == Ending::Clean && files.mark.is_some_and(|mark| mark.clean && is_at(&mark, &found));
@@ -189,7 +189,7 @@ impl Found {
     }
 }
 
-fn index_segments(catalog: &Arc<Catalog>, files: &Files) -> Result<Found, Error> {
+fn index_segments(catalog: &Arc<Catalog>, files: &Files, writing: bool) -> Result<Found, Error> {
     let mut damage = Vec::new();
     let (last, sealed) = files.active_and_sealed()?;
     for (file, next) in sealed.iter().zip(files.segments.iter().skip(1)) {
@@ -201,11 +201,15 @@ fn index_segments(catalog: &Arc<Catalog>, files: &Files) -> Result<Found, Error>
     let active = Arc::new(Segment::with_file(last.header, handle.clone()));
     catalog.add(active.clone());
     let mut walk = Walk::new(Window::reading(handle, last.header.segment_size, SEQUENTIAL), &last.header);
-    let ending = recovery::find_end(catalog.storage.as_ref(), files, &mut walk, |offset, header, events| {
+    let visit: &mut FrameVisitor<'_> = &mut |offset, header, events| {
         active.note_frame(header.first, offset);
         events.iter().for_each(|event| catalog.index_event(event));
         ControlFlow::Continue(())
-    })?;
+    };
+    let ending = match writing {
+        true => recovery::find_end(files, &mut walk, visit),
+        false => recovery::find_end_beside_a_writer(catalog.storage.as_ref(), files, &mut walk, visit),
+    }?;
     Ok(Found { active, place: walk.place(), ending, damage })
 }
 

@@ -32,48 +32,67 @@ pub(crate) enum Ending {
     Damaged(Corruption),
 }
 
+/// What is called with each frame of good events: offset, header, events.
+pub(crate) type FrameVisitor<'a> = dyn FnMut(u64, &FrameHeader, &[RecordedEvent]) -> ControlFlow<()> + 'a;
+
 /// Goes through the active segment, hands every frame of good events to `visit`, and judges its end. A visitor that
 /// breaks off ends it as if the log were good from there.
 pub(crate) fn find_end(
+    files: &Files,
+    walk: &mut Walk,
+    visit: &mut FrameVisitor<'_>,
+) -> Result<Ending, Error> {
+    find_end_by(files.mark, files, walk, visit)
+}
+
+/// The same, when another process may be writing: what was read half may be whole when it is looked at again, and
+/// the mark a newer one.
+pub(crate) fn find_end_beside_a_writer(
     storage: &dyn Storage,
     files: &Files,
     walk: &mut Walk,
-    mut visit: impl FnMut(u64, &FrameHeader, &[RecordedEvent]) -> ControlFlow<()>,
+    visit: &mut FrameVisitor<'_>,
+) -> Result<Ending, Error> {
+    let mut ending = find_end(files, walk, visit)?;
+    let mut looked_at = None;
+    while ending != Ending::Clean && looked_at != Some(walk.place()) {
+        looked_at = Some(walk.place());
+        std::thread::sleep(Duration::from_millis(5));
+        let mark = read_mark(storage, files.store.store_id)?.mark;
+        walk.refresh();
+        ending = find_end_by(mark, files, walk, visit)?;
+    }
+    Ok(ending)
+}
+
+fn find_end_by(
+    mark: Option<Mark>,
+    files: &Files,
+    walk: &mut Walk,
+    visit: &mut FrameVisitor<'_>,
 ) -> Result<Ending, Error> {
     let (active, _) = files.active_and_sealed()?;
     let name = segment_name(active.header.first);
-    let mut judge = Judge { name: &name, first: active.header.first, mark: files.mark };
+    let judge = Judge { name: &name, first: active.header.first, mark };
     let fault = |e| Error::io(format_args!("read {name}"), e);
-    let mut looked_again = None;
-    loop {
-        let place = walk.place();
-        let mut ending = judge.against_mark(place);
-        if ending.is_none() {
-            let found = match walk.step().map_err(fault)? {
-                Step::Frame { offset, header } => match visit(offset, &header, walk.events()) {
-                    ControlFlow::Continue(()) => continue,
-                    ControlFlow::Break(()) => return Ok(Ending::Clean),
-                },
-                Step::Bad(found) => Some(found),
-                Step::End => None,
-            };
-            ending = Some(judge.ending(walk, found).map_err(fault)?);
+    let found = loop {
+        if let Some(ending) = judge.against_mark(walk.place()) {
+            return Ok(ending);
         }
-        // Rule 1: a file that is not as long as it was made lost something, or was written by somebody else.
-        if let Some(damage) = &active.damage {
-            return Ok(Ending::Damaged(damage.clone()));
+        match walk.step().map_err(fault)? {
+            Step::Frame { offset, header } => {
+                if visit(offset, &header, walk.events()).is_break() {
+                    return Ok(Ending::Clean);
+                }
+            }
+            Step::Bad(found) => break Some(found),
+            Step::End => break None,
         }
-        match ending {
-            // Another process may be writing: what was read half may be whole by now, and the mark a newer one.
-            Some(ending) if ending == Ending::Clean || looked_again == Some(place) => return Ok(ending),
-            _ => {}
-        }
-        if matches!(ending, Some(Ending::Damaged(_))) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        looked_again = Some(place);
-        judge.mark = read_mark(storage, files.store.store_id)?.mark;
-        walk.refresh();
+    };
+    // Rule 1: a file that is not as long as it was made lost something, or was written by somebody else.
+    match &active.damage {
+        Some(damage) => Ok(Ending::Damaged(damage.clone())),
+        None => judge.ending(walk, found).map_err(fault),
     }
 }
 
