@@ -1,7 +1,7 @@
 //! The file of the next segment, made before it is needed.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::segment::LOG_FOLDER;
 use crate::storage::{File, Storage};
@@ -14,32 +14,42 @@ const SPARE_NAME: &str = "log/next.tmp";
 pub(crate) struct Spare {
     storage: Arc<dyn Storage>,
     size: u64,
-    file: Mutex<Option<Arc<dyn File>>>,
+    slot: Mutex<Slot>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    file: Option<Arc<dyn File>>,
+    /// The file under the spare's name is the writer's, until it has its own.
+    taken: bool,
 }
 
 impl Spare {
     pub(crate) fn new(storage: Arc<dyn Storage>, size: u64) -> Self {
-        Spare { storage, size, file: Mutex::default() }
+        Spare { storage, size, slot: Mutex::default() }
     }
 
-    /// Makes the file, unless it is there.
+    /// Makes the file, unless it is there, or the name is in use.
     pub(crate) fn prepare(&self) -> io::Result<()> {
-        let mut slot = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        if slot.is_none() {
-            *slot = Some(self.create()?);
+        let mut slot = self.slot();
+        if slot.file.is_none() && !slot.taken {
+            slot.file = Some(self.create()?);
         }
         Ok(())
     }
 
     /// The file under its own name, for [`give_name`](Self::give_name); made now if it was not.
     pub(crate) fn take(&self) -> io::Result<Arc<dyn File>> {
-        let prepared = self.file.lock().unwrap_or_else(PoisonError::into_inner).take();
-        prepared.map_or_else(|| self.create(), Ok)
+        let mut slot = self.slot();
+        let file = slot.file.take().map_or_else(|| self.create(), Ok)?;
+        slot.taken = true;
+        Ok(file)
     }
 
     /// Gives the file that was taken a segment's name, durably.
     pub(crate) fn give_name(&self, name: &str) -> io::Result<()> {
         self.storage.rename(SPARE_NAME, name)?;
+        self.slot().taken = false;
         self.storage.sync_folder(LOG_FOLDER)
     }
 
@@ -51,8 +61,35 @@ impl Spare {
         }
     }
 
+    fn slot(&self) -> MutexGuard<'_, Slot> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn create(&self) -> io::Result<Arc<dyn File>> {
         self.clear()?;
         self.storage.create(SPARE_NAME, self.size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::Access;
+    use crate::storage::memory::MemoryStorage;
+
+    #[test]
+    fn a_file_that_the_writer_has_taken_is_not_replaced_by_one_made_ahead() {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+        storage.create_folder(LOG_FOLDER).unwrap();
+        let spare = Spare::new(storage.clone(), 16);
+        let taken = spare.take().unwrap();
+        spare.prepare().unwrap();
+        taken.write_at(b"header", 0).unwrap();
+        spare.give_name("log/a").unwrap();
+        let mut bytes = [0; 6];
+        storage.open("log/a", Access::Read).unwrap().read_at(&mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"header");
+        spare.prepare().unwrap();
+        assert!(spare.take().is_ok() && spare.give_name("log/b").is_ok());
     }
 }
