@@ -55,7 +55,7 @@ impl Keeper {
         let mut duties = self.lock();
         let slept_until = duties.next();
         duties.sync_at = match writer.is_behind() {
-            true => duties.sync_at.or(Some(now + self.sync_after)),
+            true => duties.sync_at.or_else(|| now.checked_add(self.sync_after)),
             false => None,
         };
         duties.mark_at = Some(now + IDLE);

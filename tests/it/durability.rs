@@ -141,3 +141,13 @@ fn after_a_failed_sync_the_outcome_is_unclear_and_the_same_ids_settle_it() {
         assert_eq!(readable(&store), 2);
     }
 }
+
+#[test]
+fn a_wait_for_ever_before_a_sync_is_no_panic() {
+    let options = Options::new().sync_after(std::time::Duration::MAX);
+    let store = options.open_memory(&MemoryStorage::new()).unwrap();
+    append(&store, Durability::Written);
+    assert_eq!(readable(&store), 0);
+    store.sync().unwrap();
+    assert_eq!(readable(&store), 1);
+}
