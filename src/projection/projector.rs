@@ -240,9 +240,12 @@ impl<P: Projection> Run<P> {
                 return Err(Halt::Log(position, error));
             }
         };
-        match self.apply(&event, batch) {
-            Ok(()) => Ok(Applied { position, fingerprint: event.fingerprint() }),
-            Err(cause) => Err(batch.failure().map_or(Halt::Event(position, cause), Halt::View)),
+        let applied = self.apply(&event, batch);
+        // Also when `apply` made nothing of it: what it went on with were not the rows.
+        match (applied, batch.failure()) {
+            (_, Some(failure)) => Err(Halt::View(failure)),
+            (Err(cause), None) => Err(Halt::Event(position, cause)),
+            (Ok(()), None) => Ok(Applied { position, fingerprint: event.fingerprint() }),
         }
     }
 
