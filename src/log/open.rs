@@ -202,7 +202,7 @@ fn index_segments(catalog: &Arc<Catalog>, files: &Files, writing: bool) -> Resul
     catalog.add(active.clone());
     let mut walk = Walk::new(Window::reading(handle, last.header.segment_size, SEQUENTIAL), &last.header);
     let visit: &mut FrameVisitor<'_> = &mut |offset, header, events| {
-        active.note_frame(header.first, offset);
+        active.note_frame(header.first, offset, false);
         events.iter().for_each(|event| catalog.index_event(event));
         ControlFlow::Continue(())
     };
@@ -225,15 +225,21 @@ fn index_sealed(
     segment.seal(file.sealed_len.unwrap_or(file.len));
     if let Some(corruption) = &file.damage {
         damage.push(corruption.clone());
-        catalog.index.hide(next.previous(), corruption.clone());
     }
     let window = Window::reading(segment.file(catalog.storage.as_ref())?, file.len, SEQUENTIAL);
     let mut scan = SegmentScan::new(Walk::new(window, &file.header), &segment.name, Some(next));
+    let mut after_damage = false;
     while let Some(found) = scan.next()? {
         match found {
-            Scanned::Frame { offset, header } => segment.note_frame(header.first, offset),
+            Scanned::Frame { offset, header } => {
+                segment.note_frame(header.first, offset, std::mem::take(&mut after_damage));
+            }
             Scanned::Damage { corruption, hidden_to, .. } => {
-                catalog.index.hide(hidden_to, corruption.clone());
+                after_damage = true;
+                // After the last event, at a damaged seal or in the zeros behind it, none is hidden.
+                if corruption.position.is_none_or(|position| position < next) {
+                    catalog.index.hide(hidden_to, corruption.clone());
+                }
                 if !damage.iter().any(|known| known.is_at(&corruption)) {
                     damage.push(corruption);
                 }

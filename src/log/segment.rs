@@ -65,10 +65,10 @@ impl Segment {
         segment
     }
 
-    /// Remembers where a frame is.
-    pub(crate) fn note_frame(&self, first: Position, offset: u64) {
+    /// Remembers where a frame is: always, when a reader could not get there from the frame before.
+    pub(crate) fn note_frame(&self, first: Position, offset: u64, always: bool) {
         let mut offsets = self.offsets.write().unwrap_or_else(PoisonError::into_inner);
-        if offsets.last().is_none_or(|(_, last)| offset >= last + STRIDE) {
+        if always || offsets.last().is_none_or(|(_, last)| offset >= last + STRIDE) {
             offsets.push((first, offset));
         }
     }

@@ -123,7 +123,7 @@ impl Writer {
         header.recorded_at_ns = now_ns();
         let frame = request.place(&mut header, &versions, self.segment.header.salt);
         self.unwritten.extend_from_slice(frame);
-        self.segment.note_frame(first, self.place.offset);
+        self.segment.note_frame(first, self.place.offset, false);
         self.place = self.place.after(&header);
         let version = versions.last().copied().unwrap_or_default();
         Appended { first, position: header.last(), version, repeated: false }

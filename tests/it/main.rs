@@ -23,5 +23,6 @@ mod opening;
 mod project;
 mod read;
 mod source;
+mod sealed;
 mod subscribe;
 mod views;
