@@ -41,7 +41,8 @@ pub(crate) struct Segment {
     sealed_len: OnceLock<u64>,
     /// Where the durable frames end: what lies beyond may change.
     settled: Arc<AtomicU64>,
-    file: OnceLock<Arc<dyn File>>,
+    /// The writer's handle, while the segment is active. One kept for each sealed segment would use them all up.
+    active: RwLock<Option<Arc<dyn File>>>,
     map: OnceLock<Bytes>,
 }
 
@@ -53,16 +54,14 @@ impl Segment {
             offsets: RwLock::default(),
             sealed_len: OnceLock::new(),
             settled: Arc::default(),
-            file: OnceLock::new(),
+            active: RwLock::default(),
             map: OnceLock::new(),
         }
     }
 
     /// The segment with the file that the writer has open.
     pub(crate) fn with_file(header: SegmentHeader, file: Arc<dyn File>) -> Self {
-        let segment = Self::new(header);
-        let _first = segment.file.set(file);
-        segment
+        Segment { active: RwLock::new(Some(file)), ..Self::new(header) }
     }
 
     /// Remembers where a frame is: always, when a reader could not get there from the frame before.
@@ -90,6 +89,7 @@ impl Segment {
     pub(crate) fn seal(&self, len: u64) {
         self.settle(len);
         let _first = self.sealed_len.set(len);
+        *self.active.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Where the frames end, in a sealed segment.
@@ -97,24 +97,21 @@ impl Segment {
         self.sealed_len.get().copied()
     }
 
-    /// The segment's file, opened once.
+    /// The segment's file: the writer's handle, or one of the caller's own.
     pub(crate) fn file(&self, storage: &dyn Storage) -> Result<Arc<dyn File>, Error> {
-        if let Some(file) = self.file.get() {
+        if let Some(file) = &*self.active.read().unwrap_or_else(PoisonError::into_inner) {
             return Ok(file.clone());
         }
-        let opened = storage
-            .open(&self.name, Access::Read)
-            .map_err(|e| Error::io(format_args!("open {}", self.name), e))?;
-        Ok(self.file.get_or_init(|| opened).clone())
+        storage.open(&self.name, Access::Read).map_err(|e| self.fault("open", e))
     }
 
     /// A window on the segment: over a map when it is sealed and maps are wanted, else reading `ahead` at a time.
     pub(crate) fn window(&self, storage: &dyn Storage, map: bool, ahead: usize) -> Result<Window, Error> {
+        if let Some(bytes) = self.map.get() {
+            return Ok(Window::mapped(bytes.clone()));
+        }
         let file = self.file(storage)?;
         if map && self.sealed_len().is_some() {
-            if let Some(bytes) = self.map.get() {
-                return Ok(Window::mapped(bytes.clone()));
-            }
             // A file that lost its end must not be mapped: touching what is missing would end the process.
             if file.len().map_err(|e| self.fault("read the size of", e))? == self.header.segment_size {
                 let bytes = file.map().map_err(|e| self.fault("map", e))?;

@@ -61,7 +61,8 @@ fn the_clean_store_opens_as_closed_and_goes_on() {
 
 #[test]
 fn the_rolled_store_reads_across_its_segments() {
-    let store = open(&copy_of("rolled")).unwrap();
+    let dir = copy_of("rolled");
+    let store = open(&dir).unwrap();
     assert_eq!((store.recovery().segments, store.watermark().get()), (3, 60));
     let numbers: Vec<u64> = store.read(Position::START).map(|e| e.unwrap().decode().unwrap()).collect();
     assert_eq!(numbers, (0..60).collect::<Vec<_>>());

@@ -47,3 +47,24 @@ fn bytes_after_the_seal_of_a_segment_hide_no_event_and_stop_no_append() {
     store.append("early", Version::new(5), [Event::raw("t", "")]).unwrap();
     store.append("new", Expected::NoStream, [Event::raw("t", "")]).unwrap();
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_sealed_segment_keeps_no_file_open() {
+    let of_store = |dir: &Path| {
+        let open = fs::read_dir("/proc/self/fd").unwrap();
+        open.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok())
+            .filter(|file| file.starts_with(dir))
+            .count()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    for map in [true, false] {
+        let store =
+            Options::new().segment_size(MIN_SEGMENT_BYTES).map_segments(map).open(dir.path()).unwrap();
+        for n in 0..EVENTS {
+            store.append("s", Expected::Any, [Event::raw("t", n.to_string())]).unwrap();
+        }
+        assert!(store.read(Position::START).all(|event| event.is_ok()));
+        assert!(of_store(dir.path()) < 8, "{}", of_store(dir.path()));
+    }
+}
