@@ -22,26 +22,31 @@ pub(crate) const VIEWS_FOLDER: &str = "views";
 /// The lock file's name.
 const LOCK_FILE: &str = "LOCK";
 
-/// Whether the directory holds a store. One whose creation a crash cut short does not yet; a directory with
-/// anything else in it is refused.
+/// Whether the directory holds a store. One whose creation a crash cut short does not yet.
 pub(crate) fn exists(storage: &dyn Storage) -> Result<bool, Error> {
-    let names = storage.list("").map_err(|e| Error::io("list the directory", e))?;
+    let names = refuse_foreign(storage)?;
     if names.iter().any(|name| name == STORE_FILE) {
         return Ok(true);
-    }
-    let own = [LOCK_FILE, MARK_FILE, LOG_FOLDER, QUARANTINE_FOLDER, VIEWS_FOLDER, "MARK.tmp", "STORE.tmp"];
-    if let Some(foreign) = names.iter().find(|name| !own.contains(&name.as_str())) {
-        return Err(Error::new(
-            ErrorKind::NotFound,
-            format!(
-                "there is no store in the directory, and it holds {foreign:?}: give an empty directory or a new path to create one"
-            ),
-        ));
     }
     if names.iter().any(|name| name == LOG_FOLDER) {
         check_unused(storage)?;
     }
     Ok(false)
+}
+
+/// A directory without a store, and with anything else in it, is refused. Returns the names in the directory.
+pub(crate) fn refuse_foreign(storage: &dyn Storage) -> Result<Vec<String>, Error> {
+    let names = storage.list("").map_err(|e| Error::io("list the directory", e))?;
+    let own = [LOCK_FILE, MARK_FILE, LOG_FOLDER, QUARANTINE_FOLDER, VIEWS_FOLDER, "MARK.tmp", "STORE.tmp"];
+    match names.iter().find(|name| !own.contains(&name.as_str())) {
+        Some(foreign) if !names.iter().any(|name| name == STORE_FILE) => Err(Error::new(
+            ErrorKind::NotFound,
+            format!(
+                "there is no store in the directory, and it holds {foreign:?}: give an empty directory or a new path to create one"
+            ),
+        )),
+        _ => Ok(names),
+    }
 }
 
 /// A log that holds frames without a `STORE` beside it is a store that lost it, not a fresh one.

@@ -29,12 +29,16 @@ use crate::storage::{LockError, Storage};
 
 pub(super) fn for_writing(storage: Arc<dyn Storage>, options: &Options) -> Result<Log, Error> {
     let started = Instant::now();
-    // Asked before the lock is taken, so that a directory that is refused is left as it was.
-    if !create::exists(storage.as_ref())? && !options.create {
+    // Before the lock file is made, or one that is not ours is written to.
+    let names = create::refuse_foreign(storage.as_ref())?;
+    if names.is_empty() && !options.create {
         return Err(no_store());
     }
     let lock = storage.lock().map_err(lock_error)?;
     let created = !create::exists(storage.as_ref())?;
+    if created && !options.create {
+        return Err(no_store());
+    }
     if created {
         create::create(storage.as_ref(), options)?;
     }

@@ -84,6 +84,7 @@ fn a_directory_that_holds_anything_else_is_refused_and_left_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("photos")).unwrap();
     fs::write(dir.path().join("photos/cat"), "meow").unwrap();
+    fs::write(dir.path().join("LOCK"), "of another program").unwrap();
     let before = contents(dir.path());
     let error = Store::open(dir.path()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
