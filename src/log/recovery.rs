@@ -139,7 +139,10 @@ impl Judge<'_> {
             return Ok(self.damaged(place, fault, Damage::CorruptAcknowledged, detail));
         }
         // Rule 4: the mark tells the same.
-        if let Some(mark) = self.mark.filter(|mark| mark.durable >= place.next || self.reaches_beyond(place))
+        // One of a later segment was read after the list of segments was: this one has been sealed meanwhile.
+        let of_this = |mark: &Mark| mark.segment <= self.first;
+        if let Some(mark) =
+            self.mark.filter(of_this).filter(|mark| mark.durable >= place.next || self.reaches_beyond(place))
         {
             let damage = if fault.is_some() { Damage::CorruptAcknowledged } else { Damage::TailLost };
             let detail = format!(

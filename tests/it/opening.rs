@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 
+use everfold::dump::{Found, Inspector};
 use everfold::{
     AppendError, ApplyError, Error, ErrorKind, Event, Expected, MAX_BATCH_BYTES, MAX_SEGMENT_BYTES,
     MIN_SEGMENT_BYTES, MemoryStorage, Options, Position, Projection, RecordedEvent, Store, Version,
@@ -296,4 +298,28 @@ fn read_only_works_while_a_handle_writes() {
             before = last;
         }
     });
+}
+
+#[test]
+fn looking_slowly_at_a_log_that_is_written_and_rolled_meanwhile_finds_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Options::new().segment_size(512 << 10).open(dir.path()).unwrap();
+    append(&store, 1);
+    let mut damage = Vec::new();
+    Inspector::open(dir.path())
+        .unwrap()
+        .scan(Position::START, &mut |found| {
+            match found {
+                Found::Frame { .. } if store.watermark() == Position::new(1) => {
+                    for _ in 0..20 {
+                        store.append("s", Expected::Any, [Event::raw("t", vec![7; 100 << 10])]).unwrap();
+                    }
+                }
+                Found::Damage { corruption, .. } => damage.push(corruption),
+                _ => {}
+            }
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(damage, []);
 }
