@@ -181,3 +181,22 @@ fn log_files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     files.sort();
     files
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_output_that_nobody_takes_changes_no_exit_code() {
+    let closed = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        writer
+    };
+    for (name, code) in CASES {
+        let mut verify = Command::new(env!("CARGO_BIN_EXE_everfold"));
+        let status =
+            verify.arg("verify").arg(golden(name)).stdout(closed()).stderr(closed()).status().unwrap();
+        assert_eq!(status.code(), Some(code), "verify {name}");
+        let mut dump = Command::new(env!("CARGO_BIN_EXE_everfold"));
+        let output = dump.arg("dump").arg(golden(name)).stderr(closed()).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "dump {name}");
+    }
+}

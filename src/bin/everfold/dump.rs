@@ -8,7 +8,7 @@ use everfold::{Corruption, Damage, Encoding, Position, RecordedEvent};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::render::{Table, hex, json_line, printable, time};
+use crate::render::{Table, hex, json_line, tell, time};
 use crate::{Failure, Outcome, Plain, inspect};
 
 #[derive(clap::Args)]
@@ -123,7 +123,7 @@ impl<'a> Printer<'a> {
             _ => return Ok(ControlFlow::Continue(())),
         };
         if let Some(corruption) = &corruption {
-            eprintln!("everfold: {}", printable(&corruption.to_string()));
+            tell(&corruption.to_string());
         }
         if self.arguments.frames {
             if let Some(frame) = &frame {

@@ -121,7 +121,7 @@ fn main() -> ExitCode {
 }
 
 fn fail(code: u8, message: &str) -> ExitCode {
-    eprintln!("everfold: {}", render::printable(message));
+    render::tell(message);
     ExitCode::from(code)
 }
 

@@ -66,6 +66,11 @@ pub(crate) fn json_line(out: &mut dyn Write, value: &impl Serialize) -> io::Resu
     writeln!(out, "{escaped}")
 }
 
+/// Tells it on standard error, where there is one to tell it to: `eprintln!` panics when there is not.
+pub(crate) fn tell(text: &str) {
+    drop(writeln!(io::stderr(), "everfold: {}", printable(text)));
+}
+
 /// Bytes as hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len() * 2);

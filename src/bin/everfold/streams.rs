@@ -8,7 +8,7 @@ use everfold::Position;
 use everfold::dump::Found;
 use serde::Serialize;
 
-use crate::render::{Table, json_line, printable};
+use crate::render::{Table, json_line, tell};
 use crate::{Failure, Outcome, Plain, inspect};
 
 #[derive(clap::Args)]
@@ -39,7 +39,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
             Found::Frame { events, .. } => events,
             Found::Damage { corruption, events, .. } => {
                 damaged |= corruption.damage != everfold::Damage::TornTail;
-                eprintln!("everfold: {}", printable(&corruption.to_string()));
+                tell(&corruption.to_string());
                 events
             }
             _ => &[],

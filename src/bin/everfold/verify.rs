@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use everfold::Corruption;
+use everfold::dump::Verdict;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
@@ -29,6 +30,14 @@ pub(crate) fn run(plain: &Plain) -> Result<Outcome, Failure> {
         (true, Some(_)) => Outcome::TornTail,
         (true, None) => Outcome::Well,
     };
+    match print(plain, &verdict, outcome) {
+        // The exit code says it also to those who do not read on.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(outcome),
+    }
+}
+
+fn print(plain: &Plain, verdict: &Verdict, outcome: Outcome) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let found = verdict.damage.iter().chain(&verdict.torn_tail);
     if plain.format.is_table() {
@@ -60,7 +69,7 @@ pub(crate) fn run(plain: &Plain) -> Result<Outcome, Failure> {
         };
         json_line(&mut out, &report)?;
     }
-    Ok(outcome)
+    Ok(())
 }
 
 #[derive(Serialize)]
