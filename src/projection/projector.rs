@@ -52,8 +52,15 @@ impl Projector {
         let Setting { home, state } = setting;
         let stop = Arc::new(AtomicBool::new(false));
         let opened = home.open(&state.catalog)?;
-        let mut run =
-            Run { projection, home, state: state.clone(), stop: stop.clone(), last_note: None, rebuilds: 0 };
+        let mut run = Run {
+            projection,
+            home,
+            state: state.clone(),
+            stop: stop.clone(),
+            last_note: None,
+            rebuilds: 0,
+            furthest: Position::START,
+        };
         let current = run.serve(opened);
         let thread = std::thread::Builder::new()
             .name(format!("everfold-{}", P::NAME))
@@ -119,8 +126,10 @@ struct Run<P> {
     state: Arc<ViewState>,
     stop: Arc<AtomicBool>,
     last_note: Option<Instant>,
-    /// How often the view was made anew since it last got further.
+    /// How often the view was made anew since it last got further than ever before.
     rebuilds: u32,
+    /// How far it ever got.
+    furthest: Position,
 }
 
 impl<P: Projection> Run<P> {
@@ -283,7 +292,9 @@ impl<P: Projection> Run<P> {
         changes.push((META_KEY.to_vec(), Some(meta.encode())));
         current.rows.write(&changes).map_err(fail)?;
         current.meta = meta;
-        self.rebuilds = 0;
+        if checkpoint > self.furthest {
+            (self.furthest, self.rebuilds) = (checkpoint, 0);
+        }
         self.state.advance(checkpoint, rows);
         Ok(())
     }
