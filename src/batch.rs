@@ -15,6 +15,7 @@ use crate::guard::Guard;
 /// Events can be read once they are durable, whatever level they were appended with. That happens with the next
 /// `Durable` append, with `sync`, at `close`, or after [`sync_after`](crate::Options::sync_after) by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Durability {
     /// Nothing yet: position and versions are given, the bytes are in memory.
     Deferred,

@@ -31,6 +31,10 @@ pub const MAX_SEGMENT_BYTES: u64 = 4 << 30;
 /// The largest batch that [`Options::max_batch_bytes`] can allow.
 pub const MAX_BATCH_BYTES: usize = 64 << 20;
 
+pub(crate) fn is_segment_size(bytes: u64) -> bool {
+    (MIN_SEGMENT_BYTES..=MAX_SEGMENT_BYTES).contains(&bytes) && bytes.is_multiple_of(4096)
+}
+
 impl Default for Options {
     fn default() -> Self {
         Options {
@@ -101,9 +105,7 @@ impl Options {
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
-        if !(MIN_SEGMENT_BYTES..=MAX_SEGMENT_BYTES).contains(&self.segment_size)
-            || !self.segment_size.is_multiple_of(4096)
-        {
+        if !is_segment_size(self.segment_size) {
             return Err(Error::invalid(format!(
                 "a segment size of {} bytes: give a multiple of 4,096 from {MIN_SEGMENT_BYTES} to {MAX_SEGMENT_BYTES}",
                 self.segment_size

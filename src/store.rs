@@ -39,6 +39,8 @@ struct Shared {
     log: Log,
     view_cache_bytes: u64,
     projectors: Mutex<Projectors>,
+    /// How closing ended, once it has.
+    closed: Mutex<Option<Result<(), Error>>>,
 }
 
 #[derive(Debug, Default)]
@@ -78,6 +80,7 @@ impl Options {
             log: Log::open(storage, self)?,
             view_cache_bytes: self.view_cache_bytes,
             projectors: Mutex::default(),
+            closed: Mutex::default(),
         };
         Ok(Store { shared: Arc::new(shared) })
     }
@@ -115,7 +118,7 @@ impl Store {
     /// safe as the batch's [`Durability`](crate::Durability) says; by default they survive a loss of power.
     ///
     /// Appending events again whose ids were recorded (after an unclear outcome, say) records nothing and returns
-    /// their first positions, with [`repeated`](Appended::repeated) set.
+    /// their first positions, with [`repeated`](Appended::repeated) set. Ids that damage hides cannot be recognised.
     ///
     /// # Errors
     /// [`AppendError::Conflict`] when a guard does not hold. [`AppendError::Failed`] with a kind of: `Invalid` or
@@ -180,7 +183,7 @@ impl Store {
     }
 
     /// Starts a projection in the background, from where its view is, and returns the view. Registering the same
-    /// projection again returns the same view.
+    /// projection again returns the same view; if it has stopped, it is started again, with a new view.
     ///
     /// A view that is damaged, belongs to another store, or is ahead of the log is set aside in `quarantine/` and
     /// made anew from the log; [`status`](View::status) says so.
@@ -200,7 +203,11 @@ impl Store {
         let kind = TypeId::of::<P>();
         match projectors.by_name.get(P::NAME) {
             Some((same, generation, projector)) if (*same, *generation) == (kind, P::GENERATION) => {
-                return Ok(View::new(projector.state().clone()));
+                if !projector.has_stopped() {
+                    return Ok(View::new(projector.state().clone()));
+                }
+                projector.stop();
+                projector.release();
             }
             Some(_) => {
                 return Err(Error::invalid(format!(
@@ -246,7 +253,7 @@ impl Store {
     }
 
     /// Ends the projections, makes everything durable, marks the store as closed and gives its lock back. All
-    /// clones of this handle, subscriptions and views are closed with it. Closing twice is fine.
+    /// clones of this handle, subscriptions and views are closed with it. Closing again tells how it ended.
     ///
     /// # Errors
     /// When a write or sync fails. The store is closed all the same, and recovered when it is opened next.
@@ -261,6 +268,11 @@ impl Shared {
     }
 
     fn close(&self) -> Result<(), Error> {
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        closed.get_or_insert_with(|| self.close_once()).clone()
+    }
+
+    fn close_once(&self) -> Result<(), Error> {
         let stopped: Vec<_> = {
             let mut projectors = self.projectors();
             projectors.closed = true;

@@ -12,11 +12,11 @@ use crate::error::Error;
 use crate::event::{Position, RecordedEvent, Version};
 use crate::log::catalog::Catalog;
 use crate::log::cursor::Cursor;
-use crate::watermark::Waited;
+use crate::watermark::{TaskSlot, Waited};
 
 /// An endless iterator over events as they become durable. It sleeps while there are none.
 ///
-/// It ends when the store is closed, after the events that were durable then, or after it has given an error: that
+/// It ends when the store is closed (or was opened read-only: no more will come), after the events that were durable then, or after it has given an error: that
 /// of an event that cannot be read, or [`Poisoned`](crate::ErrorKind::Poisoned) when no more events will come.
 /// [`into_stream`](Subscription::into_stream) is its form for async code.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl Subscription {
 
     /// The same events as a [`Stream`], woken without a thread of its own. Reading happens where it is polled.
     pub fn into_stream(self) -> EventStream {
-        EventStream { subscription: self }
+        EventStream { subscription: self, slot: TaskSlot::default() }
     }
 
     fn next_until(&mut self, deadline: Option<Instant>) -> Option<Result<RecordedEvent, Error>> {
@@ -112,13 +112,20 @@ impl Iterator for Subscription {
 #[must_use = "streams do nothing unless polled"]
 pub struct EventStream {
     subscription: Subscription,
+    slot: TaskSlot,
+}
+
+impl Drop for EventStream {
+    fn drop(&mut self) {
+        self.subscription.catalog.watermark.forget(&mut self.slot);
+    }
 }
 
 impl Stream for EventStream {
     type Item = Result<RecordedEvent, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let subscription = &mut self.subscription;
+        let EventStream { subscription, slot } = &mut *self;
         loop {
             if subscription.ended {
                 return Poll::Ready(None);
@@ -126,7 +133,7 @@ impl Stream for EventStream {
             if let Ready::Event(event) = subscription.ready() {
                 return Poll::Ready(Some(event));
             }
-            match subscription.catalog.watermark.poll_wait(subscription.seen.next(), cx) {
+            match subscription.catalog.watermark.poll_wait(subscription.seen.next(), slot, cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Waited::Ended | Waited::TimedOut) => return Poll::Ready(subscription.end()),
                 Poll::Ready(Waited::Reached(_)) => {}

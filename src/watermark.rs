@@ -1,5 +1,6 @@
 //! A position that only grows, and the threads and tasks that wait for it.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -20,8 +21,13 @@ pub(crate) struct Watermark {
 #[derive(Debug, Default)]
 struct Waiting {
     ended: bool,
-    wakers: Vec<Waker>,
+    wakers: HashMap<u64, Waker>,
+    next_task: u64,
 }
+
+/// A task's place among those that wait. It is given back with [`Watermark::forget`].
+#[derive(Debug, Default)]
+pub(crate) struct TaskSlot(Option<u64>);
 
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +86,12 @@ impl Watermark {
     }
 
     /// The task's form of [`wait`](Self::wait): registers the waker unless there is an answer already.
-    pub(crate) fn poll_wait(&self, target: Position, cx: &mut Context<'_>) -> Poll<Waited> {
+    pub(crate) fn poll_wait(
+        &self,
+        target: Position,
+        slot: &mut TaskSlot,
+        cx: &mut Context<'_>,
+    ) -> Poll<Waited> {
         let mut waiting = self.lock();
         let now = self.get();
         if now >= target {
@@ -89,16 +100,25 @@ impl Watermark {
         if waiting.ended {
             return Poll::Ready(Waited::Ended);
         }
-        if !waiting.wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
-            waiting.wakers.push(cx.waker().clone());
-        }
+        let task = *slot.0.get_or_insert_with(|| {
+            waiting.next_task += 1;
+            waiting.next_task
+        });
+        waiting.wakers.insert(task, cx.waker().clone());
         Poll::Pending
+    }
+
+    /// The task does not wait any longer.
+    pub(crate) fn forget(&self, slot: &mut TaskSlot) {
+        if let Some(task) = slot.0.take() {
+            self.lock().wakers.remove(&task);
+        }
     }
 
     fn wake(&self) {
         let wakers = std::mem::take(&mut self.lock().wakers);
         self.changed.notify_all();
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_values().for_each(Waker::wake);
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -136,6 +156,21 @@ mod tests {
         mark.end();
         assert_eq!(waiter.join().unwrap(), Waited::Ended);
         assert_eq!(mark.wait(Position::new(1), None), Waited::Reached(Position::new(1)));
+    }
+
+    #[test]
+    fn a_task_has_one_waker_and_none_once_it_is_forgotten() {
+        let mark = Watermark::default();
+        let mut slots = [TaskSlot::default(), TaskSlot::default()];
+        for _ in 0..3 {
+            for slot in &mut slots {
+                let pending = mark.poll_wait(Position::new(1), slot, &mut Context::from_waker(Waker::noop()));
+                assert!(pending.is_pending());
+            }
+        }
+        assert_eq!(mark.lock().wakers.len(), 2);
+        slots.iter_mut().for_each(|slot| mark.forget(slot));
+        assert_eq!(mark.lock().wakers.len(), 0);
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use uuid::Uuid;
 
+use crate::error::Corruption;
 use crate::event::Position;
 use crate::log::files::{Files, SegmentFile};
 use crate::log::frame::{CLEAN, COMPRESSED, FrameHeader, SEAL, WATERMARK};
-use crate::log::layout::{FORMAT_MAJOR, FORMAT_MINOR};
+use crate::log::layout::FORMAT_MAJOR;
 use crate::log::mark::Mark;
 use crate::log::segment::segment_name;
 
@@ -15,8 +16,10 @@ use crate::log::segment::segment_name;
 pub struct StoreFacts {
     /// The store's id.
     pub store_id: Uuid,
-    /// Format of the files: major and minor.
-    pub format: (u16, u16),
+    /// Major version of the files' format; a reader knows it or refuses the store.
+    pub format_major: u16,
+    /// Minor version of the format the store was made in.
+    pub format_minor: u16,
     /// Size of a segment file in bytes.
     pub segment_size: u64,
     /// When it was created, in nanoseconds since the Unix epoch.
@@ -39,7 +42,8 @@ impl StoreFacts {
     pub(super) fn new(files: &Files) -> Self {
         StoreFacts {
             store_id: files.store.store_id,
-            format: (FORMAT_MAJOR, FORMAT_MINOR),
+            format_major: FORMAT_MAJOR,
+            format_minor: files.store.minor,
             segment_size: files.store.segment_size,
             created_ns: files.store.created_ns,
             segments: files.segments.len(),
@@ -75,7 +79,7 @@ pub struct SegmentFacts {
     /// When it was created, in nanoseconds since the Unix epoch.
     pub created_ns: u64,
     /// What is wrong with the file as a whole.
-    pub damage: Option<String>,
+    pub damage: Option<Corruption>,
 }
 
 impl SegmentFacts {
@@ -90,7 +94,7 @@ impl SegmentFacts {
             salt: file.header.salt,
             chain: file.header.chain,
             created_ns: file.header.created_ns,
-            damage: file.damage.as_ref().map(ToString::to_string),
+            damage: file.damage.clone(),
         }
     }
 }

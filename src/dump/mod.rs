@@ -35,7 +35,7 @@ use crate::storage::disk::DiskStorage;
 /// # let store = everfold::Store::open(path)?;
 /// # store.append("cart-7", everfold::Expected::Any, [everfold::Event::raw("sold", *b"hats")])?;
 /// let mut types = Vec::new();
-/// Inspector::open(path)?.scan(everfold::Position::START, &mut |found| {
+/// Inspector::open(path)?.scan(everfold::Position::START, |found| {
 ///     if let Found::Frame { events, .. } = found {
 ///         types.extend(events.iter().map(|event| event.event_type().to_owned()));
 ///     }
@@ -73,7 +73,7 @@ pub enum Found<'a> {
 }
 
 /// What a scan calls.
-pub type Visitor<'a> = dyn FnMut(Found<'_>) -> ControlFlow<()> + 'a;
+type Visitor<'a> = dyn FnMut(Found<'_>) -> ControlFlow<()> + 'a;
 
 impl Inspector {
     /// Reads `STORE`, `MARK` and the segments' headers.
@@ -107,27 +107,20 @@ impl Inspector {
         self.files.segments.iter().map(|file| SegmentFacts::new(file, mark)).collect()
     }
 
-    /// Position of the last event that verifies. Goes through the active segment only.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn last(&self) -> Result<Position, Error> {
-        let Ok((active, _)) = self.files.active_and_sealed() else { return Ok(Position::START) };
-        let mut last = active.header.first.previous();
-        self.scan_active(active, &mut |found| {
-            let (Found::Frame { events, .. } | Found::Damage { events, .. }) = found;
-            last = events.iter().map(RecordedEvent::position).fold(last, Position::max);
-            ControlFlow::Continue(())
-        })
-        .map(|_| last)
-    }
-
     /// Goes through the log, from the segment that holds the position after `after`, past any damage, checking every
     /// checksum. Frames of the first segment may lie before.
     ///
     /// # Errors
     /// When a file cannot be read. Damage is no error: it is handed to the visitor.
-    pub fn scan(&self, after: Position, visit: &mut Visitor<'_>) -> Result<(), Error> {
+    pub fn scan(
+        &self,
+        after: Position,
+        mut visit: impl FnMut(Found<'_>) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        self.scan_segments(after, &mut visit)
+    }
+
+    fn scan_segments(&self, after: Position, visit: &mut Visitor<'_>) -> Result<(), Error> {
         // Damage of a segment's own is told in its place.
         let missing = self.files.order_damage().filter(|order| order.damage == Damage::SegmentMissing);
         if let Some(corruption) = missing

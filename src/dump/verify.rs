@@ -46,7 +46,7 @@ impl Inspector {
         let mut verdict = Verdict { damage: self.files.copies.clone(), ..Verdict::default() };
         verdict.notes.clone_from(&self.files.notes);
         let mut segment = (String::new(), 0);
-        self.scan(Position::START, &mut |found| {
+        self.scan(Position::START, |found| {
             match found {
                 Found::Frame { frame, events } => {
                     if frame.file != segment.0 {

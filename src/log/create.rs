@@ -5,7 +5,7 @@ use std::io;
 use uuid::Uuid;
 
 use super::files::read_up_to;
-use super::layout::{disk_len, field_len, is_zero, memory_len};
+use super::layout::{FORMAT_MINOR, disk_len, field_len, is_zero, memory_len};
 use super::mark::{MARK_FILE, MARK_LEN, Mark};
 use super::recovery::QUARANTINE_FOLDER;
 use super::segment::{LOG_FOLDER, segment_name};
@@ -104,11 +104,14 @@ pub(crate) fn create(storage: &dyn Storage, options: &Options) -> Result<(), Err
     };
     let (offset, slot) = mark.encode();
     write_file(storage, MARK_FILE, "MARK.tmp", disk_len(MARK_LEN), &slot, offset)?;
+    // All that the store needs is there for good before it is said to be a store.
+    storage.sync_folder("").map_err(|e| Error::io("sync the directory", e))?;
     let store = StoreFile {
         store_id,
         segment_size: options.segment_size,
         features: Default::default(),
         created_ns: now_ns(),
+        minor: FORMAT_MINOR,
     };
     write_file(storage, STORE_FILE, "STORE.tmp", disk_len(STORE_LEN), &store.encode(), 0)?;
     storage.sync_folder("").map_err(|e| Error::io("sync the directory", e))

@@ -46,6 +46,15 @@ impl Files {
     /// The mark is read first: what it proves must then be found in segments that are read later, also while
     /// another process appends.
     pub(crate) fn read(storage: &dyn Storage) -> Result<Self, Error> {
+        let files = Self::read_once(storage)?;
+        // A folder listed while another process names a segment in it may show the next one without it.
+        match files.order_damage() {
+            Some(order) if order.damage == Damage::SegmentMissing => Self::read_once(storage),
+            _ => Ok(files),
+        }
+    }
+
+    fn read_once(storage: &dyn Storage) -> Result<Self, Error> {
         let mut copies = Vec::new();
         let store = read_store(storage, &mut copies)?;
         check_features(STORE_FILE, store.features)?;
@@ -105,12 +114,12 @@ impl Files {
 fn gap(pair: &[SegmentFile]) -> Option<Corruption> {
     let [before, after] = pair else { return None };
     let readable = before.header.salt != 0 && after.header.salt != 0;
-    if !readable || before.header.index + 1 == after.header.index {
+    if !readable || before.header.index.checked_add(1) == Some(after.header.index) {
         return None;
     }
     let detail = format!(
         "segment {} of the store is not there: {} is number {}",
-        before.header.index + 1,
+        before.header.index.saturating_add(1),
         segment_name(after.header.first),
         after.header.index
     );
@@ -235,6 +244,14 @@ fn read_segment(
             format!("its header says that it starts at position {}", header.first),
         ),
         (
+            header.segment_size != store.segment_size,
+            Damage::SegmentForeign,
+            format!(
+                "it was made with {} bytes, and the store's segments have {}",
+                header.segment_size, store.segment_size
+            ),
+        ),
+        (
             len != header.segment_size,
             Damage::SizeChanged,
             format!("the file has {len} bytes and was made with {}", header.segment_size),
@@ -270,7 +287,7 @@ fn check_link(storage: &dyn Storage, before: &mut SegmentFile, after: &mut Segme
     let (Some(sealed_len), None) = (before.sealed_len, &before.damage) else {
         return Ok(());
     };
-    if before.header.index + 1 != after.header.index {
+    if before.header.index.checked_add(1) != Some(after.header.index) {
         return Ok(());
     }
     let name = segment_name(before.header.first);

@@ -116,6 +116,8 @@ pub(super) fn for_reading(storage: Arc<dyn Storage>, options: &Options) -> Resul
     }
     found.active.settle(found.place.offset);
     catalog.watermark.advance(found.place.next.previous());
+    // Nothing more will come: nobody is to wait for it.
+    catalog.watermark.end();
     report.took = started.elapsed();
     Ok(Log { catalog, report, writing: None })
 }

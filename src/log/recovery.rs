@@ -6,9 +6,10 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::files::{Files, read_mark};
+use super::files::{Files, read_mark, read_up_to};
 use super::frame::{CLEAN, FrameFault, FrameHeader, SEAL};
 use super::layout::{disk_len, memory_len};
 use super::mark::Mark;
@@ -54,9 +55,9 @@ pub(crate) fn find_end_beside_a_writer(
     visit: &mut FrameVisitor<'_>,
 ) -> Result<Ending, Error> {
     let mut ending = find_end(files, walk, visit)?;
-    let mut looked_at = None;
-    while ending != Ending::Clean && looked_at != Some(walk.place()) {
-        looked_at = Some(walk.place());
+    let mut seen = None;
+    while ending != Ending::Clean && seen.as_ref() != Some(&(walk.place(), ending.clone())) {
+        seen = Some((walk.place(), ending));
         std::thread::sleep(Duration::from_millis(5));
         let mark = read_mark(storage, files.store.store_id)?.mark;
         walk.refresh();
@@ -238,35 +239,32 @@ pub(crate) fn remove_unfinished(
     reason: String,
 ) -> Result<Removed, Error> {
     let file = open_for_writing(storage, segment)?;
-    let len = memory_len(until - place.offset);
-    let bytes =
-        super::files::read_up_to(file.as_ref(), place.offset, len).map_err(|e| segment.fault("read", e))?;
-    let kept_in = quarantine(storage, segment.header.first, place.offset, &bytes)?;
-    let zeros = vec![0; bytes.len()];
-    file.write_at(&zeros, place.offset).map_err(|e| segment.fault("write", e))?;
+    let bytes = until - place.offset;
+    let kept_in = quarantine(storage, segment, file.as_ref(), place.offset, bytes)?;
+    zero(file.as_ref(), place.offset, until).map_err(|e| segment.fault("write", e))?;
     file.sync().map_err(|e| segment.fault("sync", e))?;
-    Ok(Removed {
-        file: segment.name.clone(),
-        offset: place.offset,
-        bytes: disk_len(bytes.len()),
-        kept_in,
-        reason,
-    })
+    Ok(Removed { file: segment.name.clone(), offset: place.offset, bytes, kept_in, reason })
 }
 
-fn quarantine(storage: &dyn Storage, segment: Position, offset: u64, bytes: &[u8]) -> Result<String, Error> {
+fn quarantine(
+    storage: &dyn Storage,
+    segment: &Segment,
+    from: &dyn File,
+    offset: u64,
+    bytes: u64,
+) -> Result<String, Error> {
     let fault = |doing: &str, e| Error::io(format_args!("{doing} in {QUARANTINE_FOLDER}"), e);
     storage.create_folder(QUARANTINE_FOLDER).map_err(|e| fault("make the folder", e))?;
     let mut copies = 0u32;
     let (name, file) = loop {
-        let name = format!("{QUARANTINE_FOLDER}/{:020}-{offset}-{copies}.bytes", segment.get());
-        match storage.create(&name, disk_len(bytes.len())) {
+        let name = format!("{QUARANTINE_FOLDER}/{:020}-{offset}-{copies}.bytes", segment.header.first.get());
+        match storage.create(&name, bytes) {
             Ok(file) => break (name, file),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists && copies < u32::MAX => copies += 1,
             Err(e) => return Err(fault("make a file", e)),
         }
     };
-    file.write_at(bytes, 0).map_err(|e| fault("write a file", e))?;
+    copy((from, offset), (file.as_ref(), 0), bytes).map_err(|e| fault("write a file", e))?;
     file.sync().map_err(|e| fault("sync a file", e))?;
     storage.sync_folder(QUARANTINE_FOLDER).map_err(|e| fault("sync the folder", e))?;
     storage.sync_folder("").map_err(|e| fault("sync the folder", e))?;
@@ -287,12 +285,8 @@ pub(crate) fn zero_again(storage: &dyn Storage, segment: &Segment, from: u64) ->
         let kept = storage.open(&format!("{QUARANTINE_FOLDER}/{name}"), Access::Read);
         let len = kept.and_then(|kept| kept.len()).map_err(|e| fault("open a file in", e))?;
         let until = offset.saturating_add(len).min(segment.header.segment_size);
-        let start = offset.max(from);
-        if start < until {
-            let zeros = vec![0; memory_len(until - start)];
-            let file = open_for_writing(storage, segment)?;
-            file.write_at(&zeros, start).map_err(|e| segment.fault("write", e))?;
-        }
+        let file = open_for_writing(storage, segment)?;
+        zero(file.as_ref(), offset.max(from), until).map_err(|e| segment.fault("write", e))?;
     }
     Ok(())
 }
@@ -307,22 +301,40 @@ fn removed_at(name: &str, segment: Position) -> Option<u64> {
 /// Writes what no mark proves to be on the disk once more, and syncs it (rule 9). After a failed sync the system
 /// may show good bytes that the disk does not have; only writing them again brings them there. Returns how many.
 pub(crate) fn rewrite(storage: &dyn Storage, segment: &Segment, from: u64, to: u64) -> Result<u64, Error> {
-    const PIECE: u64 = 1 << 20;
     let file = open_for_writing(storage, segment)?;
-    let mut at = from;
-    while at < to {
-        let len = memory_len(PIECE.min(to - at));
-        let bytes = super::files::read_up_to(file.as_ref(), at, len).map_err(|e| segment.fault("read", e))?;
-        if bytes.is_empty() {
-            break;
-        }
-        file.write_at(&bytes, at).map_err(|e| segment.fault("write", e))?;
-        at += disk_len(bytes.len());
-    }
+    let bytes = to.saturating_sub(from);
+    copy((file.as_ref(), from), (file.as_ref(), from), bytes).map_err(|e| segment.fault("write", e))?;
     file.sync().map_err(|e| segment.fault("sync", e))?;
-    Ok(at.saturating_sub(from))
+    Ok(bytes)
 }
 
-fn open_for_writing(storage: &dyn Storage, segment: &Segment) -> Result<std::sync::Arc<dyn File>, Error> {
+/// Memory is taken for so much at a time.
+const PIECE: u64 = 1 << 20;
+
+fn copy(from: (&dyn File, u64), to: (&dyn File, u64), bytes: u64) -> io::Result<()> {
+    let mut done = 0;
+    while done < bytes {
+        let piece = read_up_to(from.0, from.1 + done, memory_len(PIECE.min(bytes - done)))?;
+        if piece.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file ends before its time"));
+        }
+        to.0.write_at(&piece, to.1 + done)?;
+        done += disk_len(piece.len());
+    }
+    Ok(())
+}
+
+fn zero(file: &dyn File, from: u64, until: u64) -> io::Result<()> {
+    let zeros = vec![0; memory_len(PIECE.min(until.saturating_sub(from)))];
+    let mut at = from;
+    while at < until {
+        let piece = zeros.get(..memory_len(until - at)).unwrap_or(&zeros);
+        file.write_at(piece, at)?;
+        at += disk_len(piece.len());
+    }
+    Ok(())
+}
+
+fn open_for_writing(storage: &dyn Storage, segment: &Segment) -> Result<Arc<dyn File>, Error> {
     storage.open(&segment.name, Access::Write).map_err(|e| segment.fault("open", e))
 }

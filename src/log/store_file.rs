@@ -9,8 +9,11 @@
 use uuid::Uuid;
 
 use super::layout::{
-    BlockFault, Features, SECTOR, block, bytes_at, check_block, field_len, put, seal_block, u32_at, u64_at,
+    BlockFault, Features, SECTOR, block, bytes_at, check_block, field_len, put, seal_block, u16_at, u32_at,
+    u64_at,
 };
+
+use crate::options::is_segment_size;
 
 pub(crate) const STORE_FILE: &str = "STORE";
 /// Size of the file.
@@ -24,6 +27,8 @@ pub(crate) struct StoreFile {
     pub(crate) segment_size: u64,
     pub(crate) features: Features,
     pub(crate) created_ns: u64,
+    /// Minor version of the format it was written in.
+    pub(crate) minor: u16,
 }
 
 impl StoreFile {
@@ -49,7 +54,11 @@ impl StoreFile {
         if u32_at(bytes, 12) != Some(field_len(SECTOR)) {
             return Err(BlockFault::Field("block length"));
         }
-        Self::fields(bytes).ok_or(BlockFault::Field("length"))
+        let file = Self::fields(bytes).ok_or(BlockFault::Field("length"))?;
+        match is_segment_size(file.segment_size) {
+            true => Ok(file),
+            false => Err(BlockFault::Field("segment size")),
+        }
     }
 
     fn fields(bytes: &[u8]) -> Option<Self> {
@@ -58,6 +67,7 @@ impl StoreFile {
             segment_size: u64_at(bytes, 32)?,
             features: Features::at(bytes, 40)?,
             created_ns: u64_at(bytes, 64)?,
+            minor: u16_at(bytes, 10)?,
         })
     }
 
@@ -78,6 +88,7 @@ mod tests {
             segment_size: 1 << 26,
             features: Features::default(),
             created_ns: 1,
+            minor: 0,
         };
         let good = file.encode();
         assert!(file.is_intact(&good));

@@ -193,7 +193,7 @@ impl Writer {
         let name = segment_name(self.place.next);
         let fault = |doing: &str, e| Error::io(format_args!("{doing} {name}"), e);
         let mut header = SegmentHeader {
-            index: before.index + 1,
+            index: before.index.saturating_add(1),
             first: self.place.next,
             salt: new_salt(),
             prev_sealed_len: self.place.offset,

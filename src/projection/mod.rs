@@ -21,7 +21,8 @@ use crate::view::key::Key;
 ///
 /// It must be deterministic: the same events give the same rows, now, after a crash, and when the view is rebuilt.
 /// So no clocks, no random numbers, no reading of anything but the event and the view; and no side effects, since an
-/// event is applied again when the view is rebuilt. Raise `GENERATION` when the fold or its types change: the
+/// event is applied again when the view is rebuilt. It must not hold a [`Store`](crate::Store): a store that its own
+/// projection holds is never dropped. Raise `GENERATION` when the fold or its types change: the
 /// view is then built anew from the log.
 ///
 /// ```

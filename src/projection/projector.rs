@@ -21,6 +21,7 @@ use crate::view::handle::META_KEY;
 use crate::view::meta::ViewMeta;
 use crate::view::rows::Rows;
 use crate::view::state::{ProjectionState, ViewState};
+use crate::watermark::{TaskSlot, Waited};
 
 /// So many changed rows are written together: sled leaks memory with larger batches.
 const ROWS_PER_WRITE: usize = 250;
@@ -73,6 +74,11 @@ impl Projector {
         &self.state
     }
 
+    /// Whether it gave up.
+    pub(crate) fn has_stopped(&self) -> bool {
+        matches!(self.state.state(), ProjectionState::Stopped { .. })
+    }
+
     /// Takes the rows away, so that nobody reads them after the store was closed.
     pub(crate) fn release(&self) {
         self.state.release();
@@ -84,7 +90,8 @@ impl Projector {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             thread.thread().unpark();
-            if thread.join().is_err() {
+            // An `apply` that closes the store cannot wait for itself.
+            if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
                 tracing::error!(view = self.state.name, "the projector's thread had panicked");
             }
         }
@@ -145,7 +152,7 @@ impl<P: Projection> Run<P> {
     fn follow(mut self, mut current: Current) {
         let _waiters = WakeAtTheEnd(self.state.clone());
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-        let mut live = false;
+        let (mut live, mut slot) = (false, TaskSlot::default());
         while !self.stop.load(Ordering::Acquire) {
             let last = self.state.catalog.watermark.get();
             if current.meta.checkpoint < last {
@@ -171,12 +178,13 @@ impl<P: Projection> Run<P> {
                 self.drop_earlier_generations();
             }
             let next = current.meta.checkpoint.next();
-            match self.state.catalog.watermark.poll_wait(next, &mut Context::from_waker(&waker)) {
+            match self.state.catalog.watermark.poll_wait(next, &mut slot, &mut Context::from_waker(&waker)) {
                 Poll::Pending => std::thread::park(),
-                Poll::Ready(crate::watermark::Waited::Reached(_)) => {}
+                Poll::Ready(Waited::Reached(_)) => {}
                 Poll::Ready(_) => break,
             }
         }
+        self.state.catalog.watermark.forget(&mut slot);
         self.finish(&current);
     }
 

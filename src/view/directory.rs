@@ -104,7 +104,7 @@ pub(super) fn sync_files(dir: &Path, data: &File) -> io::Result<()> {
         name == "conf" || name.starts_with("snap.")
     });
     for path in paths(&blobs)?.into_iter().chain(of_dir) {
-        match File::open(&path).and_then(|file| file.sync_data()) {
+        match OpenOptions::new().read(true).write(true).open(&path).and_then(|file| file.sync_data()) {
             // The store has replaced it meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             synced => synced?,

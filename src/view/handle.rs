@@ -5,7 +5,9 @@ use std::future::Future;
 use std::iter::FusedIterator;
 use std::marker::PhantomData;
 use std::ops::{Bound, RangeBounds};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -18,6 +20,7 @@ use super::state::{ProjectionState, ViewState, ViewStatus};
 use crate::codec;
 use crate::error::{Error, ErrorKind};
 use crate::event::Position;
+use crate::watermark::TaskSlot;
 
 /// In front of every row's key; the row about the view itself has the key `[0]`.
 const ROW: u8 = 1;
@@ -178,8 +181,28 @@ impl<K: Key, V: Serialize + DeserializeOwned> View<K, V> {
         &self,
         position: Position,
     ) -> impl Future<Output = Result<(), Error>> + Send + use<K, V> {
-        let state = self.state.clone();
-        std::future::poll_fn(move |cx| state.poll_wait_for(position, cx))
+        WaitFor { state: self.state.clone(), position, slot: TaskSlot::default() }
+    }
+}
+
+struct WaitFor {
+    state: Arc<ViewState>,
+    position: Position,
+    slot: TaskSlot,
+}
+
+impl Future for WaitFor {
+    type Output = Result<(), Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let WaitFor { state, position, slot } = &mut *self;
+        state.poll_wait_for(*position, slot, cx)
+    }
+}
+
+impl Drop for WaitFor {
+    fn drop(&mut self) {
+        self.state.checkpoint.forget(&mut self.slot);
     }
 }
 

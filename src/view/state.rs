@@ -10,7 +10,7 @@ use super::rows::Rows;
 use crate::error::{Error, ErrorKind};
 use crate::event::Position;
 use crate::log::catalog::{Catalog, closed};
-use crate::watermark::{Waited, Watermark};
+use crate::watermark::{TaskSlot, Waited, Watermark};
 
 /// What a projection is doing.
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ pub enum ProjectionState {
     Rebuilding,
     /// Has applied everything there was, and waits for more.
     Live,
-    /// Will apply no more until the store is opened again, usually by a program in which the cause is mended.
+    /// Will apply no more until it is registered again, usually by a program in which the cause is mended.
     Stopped {
         /// The event it could not apply.
         position: Position,
@@ -173,8 +173,13 @@ impl ViewState {
         self.waited(position, self.checkpoint.wait(position, deadline))
     }
 
-    pub(crate) fn poll_wait_for(&self, position: Position, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.checkpoint.poll_wait(position, cx).map(|waited| self.waited(position, waited))
+    pub(crate) fn poll_wait_for(
+        &self,
+        position: Position,
+        slot: &mut TaskSlot,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Error>> {
+        self.checkpoint.poll_wait(position, slot, cx).map(|waited| self.waited(position, waited))
     }
 
     fn waited(&self, position: Position, waited: Waited) -> Result<(), Error> {

@@ -111,7 +111,7 @@ fn a_scan_of_the_flipped_bit_still_gives_every_other_event() {
     let mut positions = Vec::new();
     let inspector = Inspector::open(golden("flipped_bit")).unwrap();
     inspector
-        .scan(Position::START, &mut |found| {
+        .scan(Position::START, |found| {
             let (Found::Frame { events, .. } | Found::Damage { events, .. }) = found else { unreachable!() };
             positions.extend(events.iter().map(|event| event.position().get()));
             std::ops::ControlFlow::Continue(())

@@ -22,7 +22,7 @@ mod model;
 mod opening;
 mod project;
 mod read;
-mod source;
 mod sealed;
+mod source;
 mod subscribe;
 mod views;

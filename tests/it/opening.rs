@@ -308,7 +308,7 @@ fn looking_slowly_at_a_log_that_is_written_and_rolled_meanwhile_finds_no_damage(
     let mut damage = Vec::new();
     Inspector::open(dir.path())
         .unwrap()
-        .scan(Position::START, &mut |found| {
+        .scan(Position::START, |found| {
             match found {
                 Found::Frame { .. } if store.watermark() == Position::new(1) => {
                     for _ in 0..20 {

@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::ops::ControlFlow;
 
 use everfold::dump::{Found, FrameFacts};
-use everfold::{Corruption, Damage, Encoding, Position, RecordedEvent};
+use everfold::{Corruption, Encoding, Position, RecordedEvent};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -43,9 +43,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
     let mut out = BufWriter::new(io::stdout().lock());
     let mut printer = Printer::new(arguments, &mut out)?;
     let (mut outcome, mut failure) = (Outcome::Well, None);
-    inspector.scan(Position::new(arguments.after), &mut |found| {
+    inspector.scan(Position::new(arguments.after), |found| {
         if let Found::Damage { corruption, .. } = &found {
-            outcome = worse(outcome, corruption);
+            outcome = outcome.and(corruption);
         }
         printer.print(found).unwrap_or_else(|error| {
             failure = Some(error);
@@ -57,14 +57,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
     }
     out.flush()?;
     Ok(outcome)
-}
-
-fn worse(outcome: Outcome, corruption: &Corruption) -> Outcome {
-    match (outcome, corruption.damage) {
-        (Outcome::Well, Damage::TornTail) => Outcome::TornTail,
-        (outcome, Damage::TornTail) => outcome,
-        _ => Outcome::Corrupt,
-    }
 }
 
 const EVENT_COLUMNS: [(&str, usize); 7] = [

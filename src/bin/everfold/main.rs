@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use everfold::dump::Inspector;
-use everfold::{Error, ErrorKind};
+use everfold::{Corruption, Damage, Error, ErrorKind};
 
 use render::Format;
 
@@ -70,6 +70,17 @@ enum Outcome {
     Well,
     TornTail,
     Corrupt,
+}
+
+impl Outcome {
+    /// The worse of this and what damage makes of it.
+    fn and(self, corruption: &Corruption) -> Self {
+        match (self, corruption.damage) {
+            (Outcome::Well, Damage::TornTail) => Outcome::TornTail,
+            (outcome, Damage::TornTail) => outcome,
+            _ => Outcome::Corrupt,
+        }
+    }
 }
 
 impl From<Outcome> for ExitCode {

@@ -1,8 +1,10 @@
 //! `everfold info`, `segments` and `views`: what headers and notes say.
 
 use std::io;
+use std::ops::ControlFlow;
 
-use everfold::ViewNote;
+use everfold::dump::{Found, Inspector};
+use everfold::{Position, ViewNote};
 use serde_json::{Value, json};
 
 use crate::render::{Table, json_line, time};
@@ -11,12 +13,13 @@ use crate::{Failure, Outcome, Plain, inspect};
 pub(crate) fn info(plain: &Plain) -> Result<Outcome, Failure> {
     let inspector = inspect(plain)?;
     let store = inspector.store();
+    let (last, outcome) = end(&inspector)?;
     let rows = [
         ("store id", json!(store.store_id.to_string())),
-        ("format", json!(format!("{}.{}", store.format.0, store.format.1))),
+        ("format", json!(format!("{}.{}", store.format_major, store.format_minor))),
         ("created", json!(time(store.created_ns))),
         ("state", json!(if store.clean { "closed" } else { "open, or not closed" })),
-        ("last position", json!(inspector.last()?.get())),
+        ("last position", json!(last)),
         ("durable by the mark", json!(store.marked.map(|marked| marked.get()))),
         ("segments", json!(store.segments)),
         ("segment size", json!(store.segment_size)),
@@ -35,7 +38,27 @@ pub(crate) fn info(plain: &Plain) -> Result<Outcome, Failure> {
             rows.into_iter().map(|(name, value)| (name.replace(' ', "_"), value)).collect();
         json_line(&mut out, &object)?;
     }
-    Ok(Outcome::Well)
+    Ok(outcome)
+}
+
+/// Position of the last event, and whether the active segment is good up to its end. Reads that segment only.
+fn end(inspector: &Inspector) -> Result<(u64, Outcome), Failure> {
+    let active = inspector.segments().pop().map_or(Position::START, |segment| segment.first);
+    let mut last = active.get().saturating_sub(1);
+    let mut outcome = Outcome::Well;
+    inspector.scan(Position::new(last), |found| {
+        let events = match found {
+            Found::Frame { events, .. } => events,
+            Found::Damage { corruption, events, .. } => {
+                outcome = outcome.and(&corruption);
+                events
+            }
+            _ => &[],
+        };
+        last = events.iter().map(|event| event.position().get()).fold(last, u64::max);
+        ControlFlow::Continue(())
+    })?;
+    Ok((last, outcome))
 }
 
 pub(crate) fn segments(plain: &Plain) -> Result<Outcome, Failure> {
@@ -54,7 +77,7 @@ pub(crate) fn segments(plain: &Plain) -> Result<Outcome, Failure> {
             ("salt", json!(format!("{:016x}", segment.salt))),
             ("chain", json!(format!("{:08x}", segment.chain))),
             ("created", json!(time(segment.created_ns))),
-            ("damage", json!(segment.damage)),
+            ("damage", json!(segment.damage.map(|damage| damage.to_string()))),
         ]
     });
     list(plain, &[5, 28, 9, 10, 7, 9, 9, 16, 8, 30, 0], lines)?;
@@ -62,7 +85,7 @@ pub(crate) fn segments(plain: &Plain) -> Result<Outcome, Failure> {
 }
 
 pub(crate) fn views(plain: &Plain) -> Result<Outcome, Failure> {
-    let last = inspect(plain)?.last()?.get();
+    let (last, _) = end(&inspect(plain)?)?;
     let lines = ViewNote::read_all(&plain.store)?.into_iter().map(|view| {
         vec![
             ("view", json!(view.name)),

@@ -33,12 +33,12 @@ struct Stream {
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
     let inspector = inspect(&arguments.plain)?;
     let mut streams: BTreeMap<String, Stream> = BTreeMap::new();
-    let mut damaged = false;
-    inspector.scan(Position::START, &mut |found| {
+    let mut outcome = Outcome::Well;
+    inspector.scan(Position::START, |found| {
         let events = match found {
             Found::Frame { events, .. } => events,
             Found::Damage { corruption, events, .. } => {
-                damaged |= corruption.damage != everfold::Damage::TornTail;
+                outcome = outcome.and(&corruption);
                 tell(&corruption.to_string());
                 events
             }
@@ -56,7 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
         ControlFlow::Continue(())
     })?;
     print(arguments, &streams)?;
-    Ok(if damaged { Outcome::Corrupt } else { Outcome::Well })
+    Ok(outcome)
 }
 
 fn print(arguments: &Arguments, streams: &BTreeMap<String, Stream>) -> io::Result<()> {
