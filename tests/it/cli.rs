@@ -113,6 +113,16 @@ fn what_is_not_there_and_what_is_wrong_have_exit_codes_of_their_own() {
 }
 
 #[test]
+fn info_and_streams_end_with_what_they_came_across() {
+    for (name, code) in CASES {
+        assert_eq!(run(&["streams"], &golden(name)).status.code(), Some(code), "streams {name}");
+        assert_eq!(run(&["info"], &golden(name)).status.code(), Some(code), "info {name}");
+    }
+    let file = golden("clean").join("STORE");
+    assert_eq!(run(&["verify"], &file).status.code(), Some(7), "a file is no store");
+}
+
+#[test]
 fn help_tells_the_exit_codes() {
     let output = Command::new(env!("CARGO_BIN_EXE_everfold")).arg("--help").output().unwrap();
     let help = text(&output.stdout);

@@ -22,6 +22,7 @@ mod model;
 mod opening;
 mod project;
 mod read;
+mod restart;
 mod sealed;
 mod source;
 mod subscribe;
