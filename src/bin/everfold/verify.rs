@@ -20,7 +20,9 @@ pub(crate) fn run(plain: &Plain) -> Result<Outcome, Failure> {
         bar.set_style(style);
     }
     let verdict = inspector.verify(|progress| {
-        bar.set_length(progress.total);
+        if bar.length() != Some(progress.total) {
+            bar.set_length(progress.total);
+        }
         bar.set_position(progress.done);
     })?;
     bar.finish_and_clear();
