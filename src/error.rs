@@ -30,7 +30,7 @@ pub enum ErrorKind {
     Io,
     /// The disk or quota is full. Nothing was changed; the same call works once there is space.
     DiskFull,
-    /// There is no store (or no such file) at the path.
+    /// There is no store (or no such file) at the path. A directory that holds anything else is none either.
     NotFound,
     /// Another process, or another handle in this one, has the store open for writing.
     Locked {
@@ -201,11 +201,11 @@ pub enum Damage {
     BytesAfterEnd,
     /// A file is shorter or longer than it was made.
     SizeChanged,
-    /// A header does not verify in either of its copies.
+    /// A header does not verify: in neither of its copies, or in one, and the other stands in for it, as the detail says.
     Header,
     /// A segment of the log is missing.
     SegmentMissing,
-    /// A segment does not follow from the one before it, or belongs to another store.
+    /// A segment does not follow from the one before it, is named as another one, or belongs to another store.
     SegmentForeign,
 }
 

@@ -64,7 +64,8 @@ impl Options {
 
     /// Whether to open for reading only (default: no): without a lock, without writing a byte, also on a
     /// read-only file system and beside a process that writes. What is read is what a recovery would keep, as of
-    /// the opening: the last events may be written by that process and not yet synced. Views cannot be opened; `everfold views` tells their state.
+    /// the opening: the last events may be written by that process and not yet synced. Views cannot be opened;
+    /// [`ViewNote::read_all`](crate::ViewNote::read_all) and `everfold views` tell their state.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self
@@ -77,8 +78,8 @@ impl Options {
         self
     }
 
-    /// The largest batch, in bytes of its encoded events (default: 16 MiB; at most [`MAX_BATCH_BYTES`]). A batch
-    /// must also fit in a segment.
+    /// The largest batch, in bytes of its encoded events (default: 16 MiB; at most [`MAX_BATCH_BYTES`]), in this
+    /// opening. A batch must also fit in a segment.
     pub fn max_batch_bytes(mut self, bytes: usize) -> Self {
         self.max_batch_bytes = bytes;
         self
@@ -91,14 +92,15 @@ impl Options {
         self
     }
 
-    /// How long events that were appended as `Written` or `Deferred` wait at the most for a sync
-    /// (default: 100 ms).
+    /// After how long events that were appended as `Written` or `Deferred` are synced (default: 100 ms). The thread that
+    /// does it also makes the files of new segments, and is late while it does.
     pub fn sync_after(mut self, wait: Duration) -> Self {
         self.sync_after = wait;
         self
     }
 
-    /// Memory for the cache of each view's key-value store, in bytes (default: 64 MiB).
+    /// Memory for the cache of each view's key-value store, in bytes (default: 64 MiB; less than 1 MiB is taken as
+    /// 1 MiB).
     pub fn view_cache_bytes(mut self, bytes: u64) -> Self {
         self.view_cache_bytes = bytes;
         self

@@ -54,9 +54,11 @@ impl Options {
     ///
     /// # Errors
     /// [`ErrorKind::Locked`](crate::ErrorKind::Locked) when it is open for writing elsewhere,
-    /// [`NotFound`](crate::ErrorKind::NotFound) when there is none and none is to be created,
-    /// [`Corrupt`](crate::ErrorKind::Corrupt) when acknowledged events are damaged or missing,
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) when it was written by a newer everfold.
+    /// [`NotFound`](crate::ErrorKind::NotFound) when there is none and none is to be created, or the directory holds
+    /// something else, [`Corrupt`](crate::ErrorKind::Corrupt) when events that may have been acknowledged are damaged
+    /// or missing, [`Unsupported`](crate::ErrorKind::Unsupported) when it was written by a newer everfold,
+    /// [`Invalid`](crate::ErrorKind::Invalid) when an option is out of range, and
+    /// [`DiskFull`](crate::ErrorKind::DiskFull) or [`Io`](crate::ErrorKind::Io) when the system fails a call.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Store, Error> {
         let path = path.as_ref();
         let storage =
@@ -123,8 +125,9 @@ impl Store {
     /// # Errors
     /// [`AppendError::Conflict`] when a guard does not hold. [`AppendError::Failed`] with a kind of: `Invalid` or
     /// `TooLarge` (a name, size or number beyond the limits), `IdTaken`, `DiskFull` (try again later),
-    /// `ReadOnly`, `Closed`, `Poisoned`: nothing was written. `Indeterminate`: the write failed, and only reopening
-    /// the store tells whether the events are there. `Corrupt`: damage hides what version a stream has.
+    /// `ReadOnly`, `Closed`, `Poisoned`, `Io` (the next segment could not be made): nothing was written.
+    /// `Indeterminate`: the write failed, and only reopening the store tells whether the events are there. `Corrupt`:
+    /// damage hides what version a stream has, and nothing was written.
     pub fn append_batch(&self, batch: Batch) -> Result<Appended, AppendError> {
         self.shared.log.append(&batch)
     }
@@ -156,7 +159,8 @@ impl Store {
         Cursor::backward(self.shared.log.catalog.clone(), before)
     }
 
-    /// Reads a stream's events after a version, in order. A stream without events reads as empty.
+    /// Reads a stream's events after a version, in order. A stream without events reads as empty. Where damage may hide
+    /// events of the stream the read ends with an error.
     pub fn read_stream(&self, stream: &str, after: Version) -> Cursor {
         Cursor::stream(self.shared.log.catalog.clone(), stream, after)
     }
@@ -166,12 +170,13 @@ impl Store {
         Cursor::stream_backward(self.shared.log.catalog.clone(), stream, before)
     }
 
-    /// Follows the log: the events after a position that are there, then those that come, without a gap.
+    /// Follows the log: the events after a position that are there, then those that come, without a gap. In a store
+    /// opened read-only none will come.
     pub fn subscribe(&self, after: Position) -> Subscription {
         Subscription::all(self.shared.log.catalog.clone(), after)
     }
 
-    /// Follows a stream.
+    /// Follows a stream, as [`subscribe`](Store::subscribe) does the log.
     pub fn subscribe_stream(&self, stream: &str, after: Version) -> Subscription {
         Subscription::stream(self.shared.log.catalog.clone(), stream, after)
     }
@@ -183,14 +188,16 @@ impl Store {
     }
 
     /// Starts a projection in the background, from where its view is, and returns the view. Registering the same
-    /// projection again returns the same view; if it has stopped, it is started again, with a new view.
+    /// projection again returns the same view; if it has stopped, what is given now is started instead, with a new view
+    /// handle on the rows there are. Handles from before then only tell that it stopped.
     ///
     /// A view that is damaged, belongs to another store, or is ahead of the log is set aside in `quarantine/` and
     /// made anew from the log; [`status`](View::status) says so.
     ///
     /// # Errors
     /// `Invalid` when the name cannot name a folder or is taken by another projection; `ReadOnly`; `Closed`; and
-    /// `DiskFull`, `Io` or `Locked` when the view's files cannot be opened for reasons that are not theirs.
+    /// `DiskFull`, `Io` or `Locked` when the view's files cannot be opened for reasons that are not theirs. (An iterator
+    /// over an old view keeps its files locked.)
     pub fn project<P: Projection>(&self, projection: P) -> Result<View<P::Key, P::Value>, Error> {
         check_name(P::NAME)?;
         if !self.shared.log.is_writable() {

@@ -16,8 +16,9 @@ use crate::watermark::{TaskSlot, Waited};
 
 /// An endless iterator over events as they become durable. It sleeps while there are none.
 ///
-/// It ends when the store is closed (or was opened read-only: no more will come), after the events that were durable then, or after it has given an error: that
-/// of an event that cannot be read, or [`Poisoned`](crate::ErrorKind::Poisoned) when no more events will come.
+/// It ends when the store is closed, after the events that were durable then; in a store opened read-only, after those
+/// that were there, as no more will come; and after it has given an error: that of an event that cannot be read, or
+/// [`Poisoned`](crate::ErrorKind::Poisoned) when no more events will come.
 /// [`into_stream`](Subscription::into_stream) is its form for async code.
 #[derive(Debug)]
 #[must_use = "a subscription reads nothing until it is iterated"]

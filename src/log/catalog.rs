@@ -22,7 +22,8 @@ pub(crate) struct Reached {
 pub(crate) struct Catalog {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) index: Box<dyn StreamIndex>,
-    /// Events up to here are durable. Only the committer raises it; it ends when the log is closed or poisoned.
+    /// Events up to here are durable. Opening sets it, and only the committer raises it; it ends when the log is closed
+    /// or poisoned, or was opened read-only.
     pub(crate) watermark: Watermark,
     pub(crate) map_segments: bool,
     /// In order. Only recovery and the writer add to them.

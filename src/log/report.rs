@@ -29,7 +29,8 @@ pub struct RecoveryReport {
     pub rewritten_bytes: u64,
     /// Damage that did not keep the store from opening: reading what it covers is an error.
     pub damage: Vec<Corruption>,
-    /// Damage that a second copy made up for, and the like.
+    /// Damage that a second copy made up for, a mark that does not verify, an unfinished write that a read-only opening
+    /// leaves where it is.
     pub notes: Vec<String>,
     /// How long opening the log took.
     pub took: Duration,

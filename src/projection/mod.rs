@@ -50,14 +50,15 @@ pub trait Projection: Send + Sync + 'static {
     const GENERATION: u32;
     /// What rows are found by. At most 1,023 bytes when encoded.
     type Key: Key;
-    /// What a row holds. At most 1 MiB when encoded; a few KiB is what the key-value store likes.
+    /// What a row holds. Less than 1 MiB when encoded; a few KiB is what the key-value store likes.
     type Value: Serialize + DeserializeOwned + Send + 'static;
 
     /// Takes one event into the view. Events it does not care about it leaves alone.
     ///
     /// # Errors
     /// An error (or a panic) stops this projection before the event, with what it changed undone; the view serves
-    /// what it has, and whoever waits for more is told. Other projections go on.
+    /// what it has, and whoever waits for more is told. Other projections go on. Registering the projection again
+    /// starts it again.
     fn apply(
         &self,
         event: &RecordedEvent,

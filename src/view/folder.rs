@@ -28,7 +28,7 @@ pub(crate) struct ViewFolder {
 }
 
 /// What `<generation>.json` says: for people and `everfold views`, never read by the projector. It is written when
-/// the state changes, and once a second while events are applied; it may be older than the view.
+/// the state changes, once a second while events are applied, and at closing; it may be older than the view.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ViewNote {

@@ -80,8 +80,9 @@ impl<K: Key, V: Serialize + DeserializeOwned> View<K, V> {
     /// The value of a key.
     ///
     /// # Errors
-    /// [`ErrorKind::View`] when the key-value store failed, [`ErrorKind::Codec`] when the row is not a `V`,
-    /// [`ErrorKind::Closed`] after the store was closed.
+    /// [`ErrorKind::View`] when the key-value store failed, or while the view is being set up anew,
+    /// [`ErrorKind::Codec`] when the row is not a `V`, [`ErrorKind::Stopped`] when the projection stopped and its rows
+    /// are gone, [`ErrorKind::Closed`] after the store was closed.
     pub fn get(&self, key: &K) -> Result<Option<V>, Error> {
         match self.state.rows()?.get(&row_key(key))? {
             Some(value) => decode_value(&value).map(Some),

@@ -21,9 +21,9 @@ use render::Format;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  all is well
-  1  a file could not be read or written
+  1  a file could not be read or written, or is of a format this version does not know
   2  the command line is wrong
-  3  corruption inside the log
+  3  corruption inside the log, as far as the command reads it (verify reads all of it)
   4  only a torn tail: what a crash left of a write that was never acknowledged
   6  another process has the store open for writing (no command of this version needs the lock)
   7  there is no store, or no such file, at the path
