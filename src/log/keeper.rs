@@ -90,13 +90,13 @@ impl Keeper {
     fn run(&self, committer: &Weak<Committer>, spare: &Spare) {
         while let Some(due) = self.wait() {
             let Some(committer) = committer.upgrade() else { return };
+            if due.sync || due.mark {
+                self.settle(&committer, due.mark);
+            }
             if due.prepare
                 && let Err(error) = spare.prepare()
             {
                 tracing::warn!(%error, "could not make the next segment ahead; it will be tried when it is needed");
-            }
-            if due.sync || due.mark {
-                self.settle(&committer, due.mark);
             }
         }
     }

@@ -99,6 +99,7 @@ pub(super) fn for_reading(storage: Arc<dyn Storage>, options: &Options) -> Resul
     let catalog = Arc::new(Catalog::new(storage, options.map_segments));
     let found = index_segments(&catalog, &files, false)?;
     let mut report = found.report(&files);
+    report.read_only = true;
     report.clean =
         found.ending == Ending::Clean && files.mark.is_some_and(|mark| mark.clean && is_at(&mark, &found));
     match &found.ending {
@@ -179,6 +180,7 @@ impl Found {
             store_id: files.store.store_id,
             created: false,
             clean: false,
+            read_only: false,
             segments: files.segments.len(),
             last: self.place.next.previous(),
             removed: None,

@@ -19,6 +19,8 @@ pub struct RecoveryReport {
     pub created: bool,
     /// The store had been closed; nothing needed recovering.
     pub clean: bool,
+    /// The store was opened read-only: nothing was recovered, and nothing written.
+    pub read_only: bool,
     /// How many segments the log has.
     pub segments: usize,
     /// Position of the last event.
@@ -38,10 +40,11 @@ pub struct RecoveryReport {
 
 impl fmt::Display for RecoveryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let how = match (self.created, self.clean) {
-            (true, _) => "created",
-            (false, true) => "had been closed",
-            (false, false) => "had not been closed: recovered",
+        let how = match (self.created, self.clean, self.read_only) {
+            (true, ..) => "created",
+            (_, true, _) => "had been closed",
+            (_, _, true) => "open for writing elsewhere, or not closed: read as it is",
+            (_, _, false) => "had not been closed: recovered",
         };
         let plural = if self.segments == 1 { "" } else { "s" };
         write!(f, "{how}; the last position is {}, in {} segment{plural}", self.last, self.segments)?;

@@ -152,8 +152,15 @@ impl<P: Projection> Run<P> {
     fn follow(mut self, mut current: Current) {
         let _waiters = WakeAtTheEnd(self.state.clone());
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        self.state.set_projector(std::thread::current());
         let (mut live, mut slot) = (false, TaskSlot::default());
         while !self.stop.load(Ordering::Acquire) {
+            if let Some(error) = self.state.take_damage() {
+                match self.renew(current, error) {
+                    Some(renewed) => (current, live) = (renewed, false),
+                    None => return,
+                }
+            }
             let last = self.state.catalog.watermark.get();
             if current.meta.checkpoint < last {
                 if !live {

@@ -84,7 +84,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> View<K, V> {
     /// [`ErrorKind::Codec`] when the row is not a `V`, [`ErrorKind::Stopped`] when the projection stopped and its rows
     /// are gone, [`ErrorKind::Closed`] after the store was closed.
     pub fn get(&self, key: &K) -> Result<Option<V>, Error> {
-        match self.state.rows()?.get(&row_key(key))? {
+        match self.state.rows()?.get(&row_key(key)).map_err(|e| self.state.met(e))? {
             Some(value) => decode_value(&value).map(Some),
             None => Ok(None),
         }
@@ -95,7 +95,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> View<K, V> {
     /// # Errors
     /// As [`get`](View::get).
     pub fn contains_key(&self, key: &K) -> Result<bool, Error> {
-        self.state.rows()?.contains(&row_key(key))
+        self.state.rows()?.contains(&row_key(key)).map_err(|e| self.state.met(e))
     }
 
     /// The rows whose keys are in a range, in the order of the keys; from the other end with `rev()`.
@@ -131,7 +131,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> View<K, V> {
             Ok(rows) => rows.scan(from, to),
             Err(error) => Box::new(std::iter::once(Err(error))),
         };
-        Rows { rows, types: PhantomData }
+        Rows { rows, state: self.state.clone(), types: PhantomData }
     }
 
     /// How many rows there are, as of the checkpoint. Costs nothing.
@@ -211,6 +211,7 @@ impl Drop for WaitFor {
 #[must_use = "iterators are lazy"]
 pub struct Rows<K, V> {
     rows: RowsIter,
+    state: Arc<ViewState>,
     types: PhantomData<fn() -> (K, V)>,
 }
 
@@ -236,13 +237,13 @@ impl<K: Key, V: DeserializeOwned> Iterator for Rows<K, V> {
     type Item = Result<(K, V), Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        Some(self.rows.next()?.and_then(decode_row))
+        Some(self.rows.next()?.map_err(|e| self.state.met(e)).and_then(decode_row))
     }
 }
 
 impl<K: Key, V: DeserializeOwned> DoubleEndedIterator for Rows<K, V> {
     fn next_back(&mut self) -> Option<Self::Item> {
-        Some(self.rows.next_back()?.and_then(decode_row))
+        Some(self.rows.next_back()?.map_err(|e| self.state.met(e)).and_then(decode_row))
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::task::{Context, Poll};
+use std::thread::Thread;
 use std::time::Instant;
 
 use super::rows::Rows;
@@ -85,6 +86,10 @@ pub(crate) struct ViewState {
     /// None between the end of one set of rows and the start of the next, and after the store was closed.
     rows: RwLock<Option<Arc<dyn Rows>>>,
     condition: Mutex<Condition>,
+    /// What a reader found to be wrong with the rows, until the projector sees to it.
+    damage: Mutex<Option<Error>>,
+    /// The projector's thread, to be woken for that.
+    projector: OnceLock<Thread>,
 }
 
 #[derive(Debug)]
@@ -103,6 +108,8 @@ impl ViewState {
             row_count: AtomicU64::new(0),
             rows: RwLock::default(),
             condition: Mutex::new(Condition { state: ProjectionState::NeverRun, rebuilt_because: None }),
+            damage: Mutex::default(),
+            projector: OnceLock::new(),
         }
     }
 
@@ -116,8 +123,31 @@ impl ViewState {
         })
     }
 
+    /// A reader met an error: when it is the rows' fault, the projector makes them anew.
+    pub(crate) fn met(&self, error: Error) -> Error {
+        let serving = self.rows.read().unwrap_or_else(PoisonError::into_inner).is_some();
+        if serving && error.kind() == ErrorKind::View {
+            self.damage.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.clone());
+            if let Some(projector) = self.projector.get() {
+                projector.unpark();
+            }
+        }
+        error
+    }
+
+    /// What readers have met since the rows were put in place.
+    pub(crate) fn take_damage(&self) -> Option<Error> {
+        self.damage.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Says which thread is the projector's.
+    pub(crate) fn set_projector(&self, thread: Thread) {
+        let _first = self.projector.set(thread);
+    }
+
     /// Puts other rows in place, which are at this checkpoint.
     pub(crate) fn set_rows(&self, rows: Option<Arc<dyn Rows>>, checkpoint: Position, count: u64) {
+        drop(self.take_damage());
         *self.rows.write().unwrap_or_else(PoisonError::into_inner) = rows;
         self.row_count.store(count, Ordering::Release);
         self.checkpoint.reset(checkpoint);

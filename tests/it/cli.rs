@@ -1,7 +1,7 @@
 //! The command line, as a user runs it. Needs the feature `cli`.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use everfold::{ApplyError, Event, Expected, Options, Projection, RecordedEvent, Store, ViewBatch};
 
@@ -110,6 +110,19 @@ fn what_is_not_there_and_what_is_wrong_have_exit_codes_of_their_own() {
     }
     std::fs::write(empty.path().join("STORE"), [0; 1024]).unwrap();
     assert_eq!(run(&["info"], empty.path()).status.code(), Some(3));
+}
+
+#[test]
+fn dump_keeps_its_exit_code_when_nobody_takes_its_output() {
+    let dump = Command::new(env!("CARGO_BIN_EXE_everfold"))
+        .arg("dump")
+        .arg(golden("flipped_bit"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let mut child = dump.unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(3));
 }
 
 #[test]

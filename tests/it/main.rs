@@ -26,4 +26,5 @@ mod restart;
 mod sealed;
 mod source;
 mod subscribe;
+mod verdicts;
 mod views;

@@ -227,3 +227,45 @@ fn a_damaged_view_of_a_projection_that_is_not_registered_troubles_nobody() {
     let reader = Options::new().read_only(true).open(dir.path()).unwrap();
     assert_eq!(reader.watermark().get(), 60);
 }
+
+/// Rows long enough that the cache does not hold them.
+struct Long;
+
+impl Projection for Long {
+    const NAME: &'static str = "long";
+    const GENERATION: u32 = 1;
+    type Key = u64;
+    type Value = Vec<u8>;
+
+    fn apply(&self, event: &RecordedEvent, view: &mut ViewBatch<u64, Vec<u8>>) -> Result<(), ApplyError> {
+        view.put(event.position().get(), vec![1; 300]);
+        Ok(())
+    }
+}
+
+#[test]
+fn damage_that_a_reader_meets_makes_the_view_anew_while_the_store_is_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("shop");
+    let store = Options::new().view_cache_bytes(1 << 20).open(&path).unwrap();
+    let view = store.project(Long).unwrap();
+    append(&store, 10_000, 1);
+    let last = store.watermark();
+    view.wait_for(last, Duration::from_secs(60)).unwrap();
+    let db = path.join("views/long/1/db");
+    let noise: Vec<u8> = (0..fs::metadata(&db).unwrap().len())
+        .map(|at| (at.wrapping_mul(167) >> 3).to_le_bytes()[0])
+        .collect();
+    fs::write(&db, noise).unwrap();
+    let error = view.iter().find_map(Result::err).expect("rows are read from the file");
+    assert_eq!(error.kind(), everfold::ErrorKind::View, "{error}");
+
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while view.status().rebuilt_because.is_none() {
+        assert!(std::time::Instant::now() < deadline, "{:?}", view.status());
+        std::thread::yield_now();
+    }
+    view.wait_for(last, Duration::from_secs(60)).unwrap();
+    assert_eq!(view.iter().map(Result::unwrap).count(), 10_000);
+    assert_eq!(view.len(), 10_000);
+}

@@ -52,11 +52,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
             ControlFlow::Break(())
         })
     })?;
-    if let Some(error) = failure {
-        return Err(error.into());
+    match failure.map_or_else(|| out.flush(), Err) {
+        // Whoever reads the output has enough of it; the exit code tells what was met so far.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(outcome),
+        Err(error) => Err(error.into()),
+        Ok(()) => Ok(outcome),
     }
-    out.flush()?;
-    Ok(outcome)
 }
 
 const EVENT_COLUMNS: [(&str, usize); 7] = [
