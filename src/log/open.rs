@@ -18,6 +18,7 @@ use super::scan::{Scanned, SegmentScan};
 use super::segment::{LOG_FOLDER, Segment};
 use super::segment_header::SEGMENT_HEADER;
 use super::spare::Spare;
+use super::store_file::STORE_FILE;
 use super::walk::{Place, Walk};
 use super::window::{SEQUENTIAL, Window};
 use super::writer::{Start, Writer};
@@ -91,7 +92,8 @@ pub(super) fn for_writing(storage: Arc<dyn Storage>, options: &Options) -> Resul
 
 pub(super) fn for_reading(storage: Arc<dyn Storage>, options: &Options) -> Result<Log, Error> {
     let started = Instant::now();
-    if !storage.list("").map_err(|e| Error::io("list the directory", e))?.iter().any(|name| name == "STORE") {
+    let names = storage.list("").map_err(|e| Error::io("list the directory", e))?;
+    if !names.iter().any(|name| name == STORE_FILE) {
         return Err(no_store());
     }
     let files = Files::read(storage.as_ref())?;

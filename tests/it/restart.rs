@@ -1,7 +1,8 @@
 //! A projection that stopped, started again in the same process.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use everfold::{
@@ -75,7 +76,7 @@ fn a_subscription_to_a_store_opened_read_only_ends_when_it_has_caught_up() {
 
 #[test]
 fn a_projection_that_closes_its_own_store_does_not_wait_for_itself() {
-    struct Closes(std::sync::Mutex<Option<Store>>);
+    struct Closes(Mutex<Option<(Store, Sender<bool>)>>);
     impl Projection for Closes {
         const NAME: &'static str = "closes";
         const GENERATION: u32 = 1;
@@ -83,16 +84,18 @@ fn a_projection_that_closes_its_own_store_does_not_wait_for_itself() {
         type Value = u64;
 
         fn apply(&self, _: &RecordedEvent, _: &mut ViewBatch<u8, u64>) -> Result<(), ApplyError> {
-            if let Some(store) = self.0.lock().unwrap().take() {
-                store.close()?;
+            if let Some((store, done)) = self.0.lock().unwrap().take() {
+                done.send(store.close().is_ok())?;
             }
             Ok(())
         }
     }
     let store = Options::new().open_memory(&MemoryStorage::new()).unwrap();
-    let view = store.project(Closes(std::sync::Mutex::new(Some(store.clone())))).unwrap();
-    let done = store.append("s", Expected::Any, [Event::raw("t", [])]).unwrap();
-    assert!(view.wait_for(done.position, LONG).is_err() || view.checkpoint() == done.position);
+    let (sender, closed) = channel();
+    let view = store.project(Closes(Mutex::new(Some((store.clone(), sender))))).unwrap();
+    store.append("s", Expected::Any, [Event::raw("t", [])]).unwrap();
+    assert_eq!(closed.recv_timeout(LONG), Ok(true), "closing came to an end");
     let error = store.append("s", Expected::Any, [Event::raw("t", [])]).unwrap_err();
     assert!(error.to_string().contains("closed"), "{error}");
+    assert_eq!(view.get(&0).unwrap_err().kind(), ErrorKind::Closed);
 }
