@@ -11,6 +11,11 @@ use uuid::Uuid;
 use crate::codec;
 use crate::error::{Error, ErrorKind};
 
+/// The longest name of a stream, type or tag, in bytes.
+pub const MAX_NAME_BYTES: usize = 255;
+/// The most tags an event can have.
+pub const MAX_TAGS: usize = 128;
+
 /// The global number of an event: 1, 2, 3 … without gaps; 0 is *before the first*.
 ///
 /// Ranges are always *after* a position, so a checkpoint is passed on as it is: `read(after)`.
@@ -266,6 +271,11 @@ impl RecordedEvent {
     /// The checksum stored with the event: with the position, tells it from an event of another log.
     pub(crate) fn fingerprint(&self) -> u32 {
         self.fingerprint
+    }
+
+    /// Length of the record on disk, without padding.
+    pub(crate) fn record_len(&self) -> usize {
+        self.record.len()
     }
 
     /// The global position.

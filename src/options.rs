@@ -22,6 +22,8 @@ pub struct Options {
     pub(crate) map_segments: bool,
     pub(crate) sync_after: Duration,
     pub(crate) view_cache_bytes: u64,
+    pub(crate) max_index_bytes: usize,
+    pub(crate) verify_on_open: bool,
 }
 
 /// The smallest size of a segment: a header page, and room for some small frames.
@@ -45,6 +47,8 @@ impl Default for Options {
             map_segments: true,
             sync_after: Duration::from_millis(100),
             view_cache_bytes: 64 << 20,
+            max_index_bytes: 128 << 20,
+            verify_on_open: false,
         }
     }
 }
@@ -103,6 +107,21 @@ impl Options {
     /// 1 MiB).
     pub fn view_cache_bytes(mut self, bytes: u64) -> Self {
         self.view_cache_bytes = bytes;
+        self
+    }
+
+    /// Memory for the index of the active segment, in bytes (default: 128 MiB). When it takes about so much, the segment
+    /// is sealed before it is full. Up to two indexes of sealed segments may be in memory besides, until they are written
+    /// to their files; those are mapped, and looked into where needed.
+    pub fn max_index_bytes(mut self, bytes: usize) -> Self {
+        self.max_index_bytes = bytes;
+        self
+    }
+
+    /// Whether opening reads all sealed segments for damage, and reports it (default: no). Otherwise their headers and
+    /// the ends of the segments are checked, and what is in them when it is read. The active segment is always read.
+    pub fn verify_on_open(mut self, verify: bool) -> Self {
+        self.verify_on_open = verify;
         self
     }
 

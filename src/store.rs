@@ -17,6 +17,7 @@ use crate::log::report::RecoveryReport;
 use crate::log::{Log, read_only};
 use crate::options::Options;
 use crate::projection::{Projection, Projector, Setting, ViewHome};
+use crate::query::Query;
 use crate::storage::Storage;
 use crate::storage::disk::DiskStorage;
 use crate::storage::memory::MemoryStorage;
@@ -170,6 +171,27 @@ impl Store {
         Cursor::stream_backward(self.shared.log.catalog.clone(), stream, before)
     }
 
+    /// Reads the events after a position that match a query, in order. What has to be looked up is, in the indexes:
+    /// events that do not match are not read.
+    ///
+    /// ```
+    /// use everfold::{Event, Expected, Position, Query};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = everfold::Options::new().open_memory(&everfold::MemoryStorage::new())?;
+    /// store.append("cart-7", Expected::Any, [Event::raw("sold", *b"hats").tag("customer:jsmith")])?;
+    /// let sold = Query::all().types(["sold"]).tags(["customer:jsmith"]);
+    /// assert_eq!(store.read_query(&sold, Position::START).count(), 1);
+    /// # Ok(()) }
+    /// ```
+    pub fn read_query(&self, query: &Query, after: Position) -> Cursor {
+        Cursor::query(self.shared.log.catalog.clone(), query, after)
+    }
+
+    /// Reads the events before a position that match a query, last first. [`Position::END`] starts at the end.
+    pub fn read_query_backward(&self, query: &Query, before: Position) -> Cursor {
+        Cursor::query_backward(self.shared.log.catalog.clone(), query, before)
+    }
+
     /// Follows the log: the events after a position that are there, then those that come, without a gap. In a store
     /// opened read-only none will come.
     pub fn subscribe(&self, after: Position) -> Subscription {
@@ -179,6 +201,12 @@ impl Store {
     /// Follows a stream, as [`subscribe`](Store::subscribe) does the log.
     pub fn subscribe_stream(&self, stream: &str, after: Version) -> Subscription {
         Subscription::stream(self.shared.log.catalog.clone(), stream, after)
+    }
+
+    /// Follows what matches a query, as [`subscribe`](Store::subscribe) does the log. Its
+    /// [`checkpoint`](Subscription::checkpoint) also passes what does not match.
+    pub fn subscribe_query(&self, query: &Query, after: Position) -> Subscription {
+        Subscription::query(self.shared.log.catalog.clone(), query, after)
     }
 
     /// The last position that is durable, hence readable.

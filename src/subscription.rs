@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::event::{Position, RecordedEvent, Version};
 use crate::log::catalog::Catalog;
 use crate::log::cursor::Cursor;
+use crate::query::Query;
 use crate::watermark::{TaskSlot, Waited};
 
 /// An endless iterator over events as they become durable. It sleeps while there are none.
@@ -48,6 +49,11 @@ impl Subscription {
         Self::new(catalog, cursor)
     }
 
+    pub(crate) fn query(catalog: Arc<Catalog>, query: &Query, after: Position) -> Self {
+        let cursor = Cursor::query(catalog.clone(), query, after);
+        Self::new(catalog, cursor)
+    }
+
     fn new(catalog: Arc<Catalog>, cursor: Cursor) -> Self {
         Subscription { catalog, cursor, seen: Position::START, ended: false }
     }
@@ -55,6 +61,16 @@ impl Subscription {
     /// The next event, waiting for it at most so long; `None` when none came, or the subscription has ended.
     pub fn next_timeout(&mut self, timeout: Duration) -> Option<Result<RecordedEvent, Error>> {
         self.next_until(Instant::now().checked_add(timeout))
+    }
+
+    /// The position to subscribe after to go on from here: everything up to it was given, or is not asked for. `None` for
+    /// a subscription to a stream, which goes by versions.
+    ///
+    /// When there is nothing to give for a while, as [`next_timeout`](Subscription::next_timeout) tells, it is the last
+    /// position that was durable then: so who stores it does not look through the same events again.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<Position> {
+        self.cursor.looked_to()
     }
 
     /// The same events as a [`Stream`], woken without a thread of its own. Reading happens where it is polled.
@@ -114,6 +130,14 @@ impl Iterator for Subscription {
 pub struct EventStream {
     subscription: Subscription,
     slot: TaskSlot,
+}
+
+impl EventStream {
+    /// The position to subscribe after to go on from here, as that of [`Subscription::checkpoint`].
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<Position> {
+        self.subscription.checkpoint()
+    }
 }
 
 impl Drop for EventStream {

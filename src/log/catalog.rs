@@ -1,12 +1,15 @@
-//! What readers and the writer share: segments, index, watermark.
+//! What readers and the writer share: segments, their indexes, the watermark.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use super::index::{MemoryIndex, StreamIndex};
+use uuid::Uuid;
+
+use super::index::directory::Directory;
+use super::index::key::KeyHasher;
 use super::segment::Segment;
 use crate::error::{Corruption, Error, ErrorKind};
-use crate::event::{Position, RecordedEvent};
+use crate::event::Position;
 use crate::storage::Storage;
 use crate::watermark::Watermark;
 
@@ -18,16 +21,26 @@ pub(crate) struct Reached {
     pub(crate) failure: Option<Error>,
 }
 
+/// How a log is read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reading {
+    pub(crate) store_id: Uuid,
+    pub(crate) map_segments: bool,
+    /// Whether index files that are missing may be written.
+    pub(crate) writable: bool,
+}
+
 #[derive(Debug)]
 pub(crate) struct Catalog {
     pub(crate) storage: Arc<dyn Storage>,
-    pub(crate) index: Box<dyn StreamIndex>,
+    pub(crate) reading: Reading,
+    pub(crate) hasher: KeyHasher,
     /// Events up to here are durable. Opening sets it, and only the committer raises it; it ends when the log is closed
     /// or poisoned, or was opened read-only.
     pub(crate) watermark: Watermark,
-    pub(crate) map_segments: bool,
-    /// In order. Only recovery and the writer add to them.
-    segments: RwLock<Vec<Arc<Segment>>>,
+    segments: RwLock<Segments>,
+    /// In order, none of a segment that another is of.
+    directories: RwLock<Vec<Arc<Directory>>>,
     /// What is wrong with the bytes after the watermark, in a log that was opened all the same, to be read.
     damaged_end: RwLock<Option<Corruption>>,
     closed: AtomicBool,
@@ -35,14 +48,24 @@ pub(crate) struct Catalog {
     failure: OnceLock<Error>,
 }
 
+#[derive(Debug, Default)]
+struct Segments {
+    /// The number of the first one in the list: their headers count on from it.
+    first_number: u64,
+    /// In order. Only opening and the writer add to them.
+    list: Vec<Arc<Segment>>,
+}
+
 impl Catalog {
-    pub(crate) fn new(storage: Arc<dyn Storage>, map_segments: bool) -> Self {
+    /// Of a log whose first segment has this number.
+    pub(crate) fn new(storage: Arc<dyn Storage>, reading: Reading, first_number: u64) -> Self {
         Catalog {
             storage,
-            index: Box::new(MemoryIndex::default()),
+            reading,
+            hasher: KeyHasher::new(reading.store_id),
             watermark: Watermark::default(),
-            map_segments,
-            segments: RwLock::default(),
+            segments: RwLock::new(Segments { first_number, list: Vec::new() }),
+            directories: RwLock::default(),
             damaged_end: RwLock::default(),
             closed: AtomicBool::new(false),
             failure: OnceLock::new(),
@@ -50,19 +73,71 @@ impl Catalog {
     }
 
     pub(crate) fn add(&self, segment: Arc<Segment>) {
-        self.segments.write().unwrap_or_else(PoisonError::into_inner).push(segment);
+        self.segments.write().unwrap_or_else(PoisonError::into_inner).list.push(segment);
     }
 
     /// The segment that holds a position.
     pub(crate) fn segment_with(&self, position: Position) -> Option<Arc<Segment>> {
-        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
-        let after = segments.partition_point(|segment| segment.header.first <= position);
-        after.checked_sub(1).and_then(|at| segments.get(at)).cloned()
+        self.numbered_with(position).map(|(_, segment)| segment)
     }
 
-    /// Takes a new event into the index.
-    pub(crate) fn index_event(&self, event: &RecordedEvent) {
-        self.index.insert(event.stream(), event.version(), event.event_id(), event.position());
+    /// The segment that holds a position, and its number.
+    pub(crate) fn numbered_with(&self, position: Position) -> Option<(u64, Arc<Segment>)> {
+        self.with_segments(|first_number, list| {
+            let after = list.partition_point(|segment| segment.header.first <= position);
+            let at = after.checked_sub(1)?;
+            let number = first_number.checked_add(u64::try_from(at).ok()?)?;
+            list.get(at).map(|segment| (number, segment.clone()))
+        })
+    }
+
+    /// The segment with a number.
+    pub(crate) fn segment(&self, number: u64) -> Option<Arc<Segment>> {
+        self.with_segments(|first_number, list| {
+            let at = usize::try_from(number.checked_sub(first_number)?).ok()?;
+            list.get(at).cloned()
+        })
+    }
+
+    /// The numbers of the first segment and of the active one.
+    pub(crate) fn numbers(&self) -> (u64, u64) {
+        self.with_segments(|first_number, list| {
+            let more = u64::try_from(list.len().saturating_sub(1)).unwrap_or(u64::MAX);
+            (first_number, first_number.saturating_add(more))
+        })
+    }
+
+    fn with_segments<T>(&self, look: impl FnOnce(u64, &[Arc<Segment>]) -> T) -> T {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        look(segments.first_number, &segments.list)
+    }
+
+    /// The directories there are, in order.
+    pub(crate) fn directories(&self) -> Vec<Arc<Directory>> {
+        self.directories.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The directory of a segment, if there is one.
+    pub(crate) fn directory_of(&self, number: u64) -> Option<Arc<Directory>> {
+        let directories = self.directories.read().unwrap_or_else(PoisonError::into_inner);
+        let after = directories.partition_point(|directory| directory.span.start <= number);
+        let directory = after.checked_sub(1).and_then(|at| directories.get(at))?;
+        (number < directory.span.end()).then(|| directory.clone())
+    }
+
+    /// Adds a directory in place of those of the same segments.
+    pub(crate) fn add_directory(&self, new: Arc<Directory>) {
+        let mut directories = self.directories.write().unwrap_or_else(PoisonError::into_inner);
+        let span = new.span;
+        directories.retain(|other| other.span.start >= span.end() || other.span.end() <= span.start);
+        let at = directories.partition_point(|other| other.span.start < span.start);
+        directories.insert(at, new);
+    }
+
+    /// Takes a directory away that does not verify.
+    pub(crate) fn drop_directory(&self, bad: &Arc<Directory>) {
+        let mut directories = self.directories.write().unwrap_or_else(PoisonError::into_inner);
+        directories.retain(|other| !Arc::ptr_eq(other, bad));
     }
 
     pub(crate) fn set_damaged_end(&self, corruption: Corruption) {
@@ -72,11 +147,6 @@ impl Catalog {
     /// The error that a read meets at the end of the log when events after it were damaged.
     pub(crate) fn damaged_end(&self) -> Option<Error> {
         self.damaged_end.read().unwrap_or_else(PoisonError::into_inner).clone().map(Error::from)
-    }
-
-    /// The error that a read of a stream meets at its end, when damage may hide events there.
-    pub(crate) fn hidden_end(&self, stream: &str) -> Option<Error> {
-        self.index.version(stream).err().or_else(|| self.damaged_end())
     }
 
     /// Tells readers and waiters what the writer has reached.

@@ -1,15 +1,16 @@
-//! Pull readers over a finite range: of the log, or of one stream.
+//! Pull readers over a finite range: of the log, of what a query matches, or of one stream.
 
-use std::collections::VecDeque;
 use std::iter::FusedIterator;
 use std::sync::Arc;
 
 use super::catalog::{Catalog, closed};
-use super::index::Place;
+use super::matching::Direction;
 use super::reader::Reader;
+use super::source::{QuerySource, StreamSource};
 use super::window::{RANDOM, SEQUENTIAL};
-use crate::error::{Corruption, Damage, Error};
+use crate::error::Error;
 use crate::event::{Position, RecordedEvent, Version};
+use crate::query::Query;
 
 /// An iterator over the events that were durable when it was made.
 ///
@@ -21,7 +22,7 @@ pub struct Cursor {
     catalog: Arc<Catalog>,
     source: Source,
     left: u64,
-    /// That the log is closed; or what a backward read, which starts at the end, has to say first.
+    /// That the log is closed or the query is none; or what a backward read, which starts at the end, has to say first.
     first_error: Option<Error>,
     ended: bool,
 }
@@ -30,24 +31,9 @@ pub struct Cursor {
 enum Source {
     Forward { next: Position, last: Position },
     Backward { next: Position },
+    Query(QuerySource),
     Stream(StreamSource),
 }
-
-/// Positions of a stream's events, fetched from the index some at a time.
-#[derive(Debug)]
-struct StreamSource {
-    stream: String,
-    places: VecDeque<Place>,
-    /// The version of the event last given, or the bound that the read started from.
-    from: Version,
-    /// Whether `from` is the version of an event that was given.
-    started: bool,
-    backward: bool,
-    last: Position,
-}
-
-/// How many positions are asked of the index at a time.
-const PAGE: usize = 512;
 
 impl Cursor {
     pub(crate) fn forward(catalog: Arc<Catalog>, after: Position) -> Self {
@@ -58,22 +44,36 @@ impl Cursor {
     pub(crate) fn backward(catalog: Arc<Catalog>, before: Position) -> Self {
         let last = catalog.watermark.get();
         let next = before.previous().min(last);
-        let mut cursor = Self::new(catalog, RANDOM, Source::Backward { next });
-        if before.previous() > last {
-            cursor.first_error = cursor.first_error.or_else(|| cursor.catalog.damaged_end());
+        Self::new(catalog, RANDOM, Source::Backward { next }).noting_damage_before(before, last)
+    }
+
+    pub(crate) fn query(catalog: Arc<Catalog>, query: &Query, after: Position) -> Self {
+        if query.is_all() {
+            return Self::forward(catalog, after).checking(query);
         }
-        cursor
+        let source = QuerySource::forward(&catalog, query, after);
+        Self::new(catalog, RANDOM, Source::Query(source)).checking(query)
+    }
+
+    pub(crate) fn query_backward(catalog: Arc<Catalog>, query: &Query, before: Position) -> Self {
+        if query.is_all() {
+            return Self::backward(catalog, before).checking(query);
+        }
+        let last = catalog.watermark.get();
+        let source = QuerySource::backward(&catalog, query, before);
+        Self::new(catalog, RANDOM, Source::Query(source)).checking(query).noting_damage_before(before, last)
     }
 
     pub(crate) fn stream(catalog: Arc<Catalog>, stream: &str, after: Version) -> Self {
-        let source = StreamSource::new(&catalog, stream, after, false);
+        let source = StreamSource::new(&catalog, stream, after, Direction::Forward);
         Self::new(catalog, RANDOM, Source::Stream(source))
     }
 
     pub(crate) fn stream_backward(catalog: Arc<Catalog>, stream: &str, before: Version) -> Self {
-        let source = StreamSource::new(&catalog, stream, before, true);
+        let source = StreamSource::new(&catalog, stream, before, Direction::Backward);
+        let hidden = source.hidden_end(&catalog);
         let mut cursor = Self::new(catalog, RANDOM, Source::Stream(source));
-        cursor.first_error = cursor.first_error.or_else(|| cursor.catalog.hidden_end(stream));
+        cursor.first_error = cursor.first_error.or(hidden);
         cursor
     }
 
@@ -81,6 +81,19 @@ impl Cursor {
         let reader = Reader::new(catalog.clone(), ahead);
         let first_error = catalog.is_closed().then(closed);
         Cursor { reader, catalog, source, left: u64::MAX, first_error, ended: false }
+    }
+
+    fn checking(mut self, query: &Query) -> Self {
+        self.first_error = self.first_error.or_else(|| query.check().err());
+        self
+    }
+
+    /// A backward read that starts beyond the last event has to say that the log goes on with what cannot be read.
+    fn noting_damage_before(mut self, before: Position, last: Position) -> Self {
+        if before.previous() > last {
+            self.first_error = self.first_error.or_else(|| self.catalog.damaged_end());
+        }
+        self
     }
 
     /// Ends after so many events.
@@ -94,8 +107,32 @@ impl Cursor {
         let watermark = self.catalog.watermark.get();
         match &mut self.source {
             Source::Forward { last, .. } => *last = watermark,
+            Source::Query(source) => source.last = watermark,
             Source::Stream(source) => source.last = watermark,
             Source::Backward { .. } => {}
+        }
+    }
+
+    /// Of a forward read of the log or a query: everything up to here was given, or does not match.
+    pub(crate) fn looked_to(&self) -> Option<Position> {
+        match &self.source {
+            Source::Forward { next, .. } => Some(next.previous()),
+            Source::Query(source) => Some(source.looked_to()),
+            Source::Backward { .. } | Source::Stream(_) => None,
+        }
+    }
+
+    fn next_event(&mut self) -> Option<Result<RecordedEvent, Error>> {
+        loop {
+            let event = self.next_position()?.and_then(|position| self.reader.event(position));
+            match (&mut self.source, event) {
+                (Source::Stream(source), Ok(event)) => {
+                    if let Some(event) = source.check(event) {
+                        return Some(event);
+                    }
+                }
+                (_, event) => return Some(event),
+            }
         }
     }
 
@@ -117,79 +154,13 @@ impl Cursor {
                 Some(Ok(position))
             }
             Source::Backward { .. } => None,
+            Source::Query(source) => {
+                let next = source.next_position(&self.catalog);
+                next.or_else(|| source.is_forward().then(|| self.catalog.damaged_end().map(Err)).flatten())
+            }
             Source::Stream(source) => source.next_position(&self.catalog),
         }
     }
-}
-
-impl StreamSource {
-    fn new(catalog: &Catalog, stream: &str, from: Version, backward: bool) -> Self {
-        let last = catalog.watermark.get();
-        StreamSource { stream: stream.into(), places: VecDeque::new(), from, started: false, backward, last }
-    }
-
-    fn next_position(&mut self, catalog: &Catalog) -> Option<Result<Position, Error>> {
-        loop {
-            let (version, position) = match self.next_place(catalog) {
-                Ok(Some(place)) => place,
-                Ok(None) => return self.hidden_rest(catalog).map(Err),
-                Err(error) => return Some(Err(error)),
-            };
-            if position > self.last && !self.backward {
-                self.places.clear();
-                return None;
-            }
-            self.places.pop_front();
-            let follows =
-                if self.backward { version.next() == self.from } else { version == self.from.next() };
-            let checked = !self.backward || self.started;
-            self.from = version;
-            if position > self.last {
-                continue;
-            }
-            self.started = true;
-            return Some(if follows || !checked {
-                Ok(position)
-            } else {
-                Err(hidden(&self.stream, position))
-            });
-        }
-    }
-
-    fn next_place(&mut self, catalog: &Catalog) -> Result<Option<Place>, Error> {
-        if self.places.is_empty() {
-            let page = match self.backward {
-                true => catalog.index.before(&self.stream, self.from, PAGE),
-                false => catalog.index.after(&self.stream, self.from, PAGE),
-            };
-            self.places = page?.into();
-        }
-        Ok(self.places.front().copied())
-    }
-
-    /// Whether damage may hide events beyond the last one given.
-    fn hidden_rest(&self, catalog: &Catalog) -> Option<Error> {
-        match self.backward {
-            true if self.started && self.from > Version::new(1) => {
-                Some(hidden(&self.stream, Position::START))
-            }
-            true => None,
-            false => catalog.hidden_end(&self.stream),
-        }
-    }
-}
-
-fn hidden(stream: &str, position: Position) -> Error {
-    Corruption {
-        file: super::segment::LOG_FOLDER.into(),
-        offset: 0,
-        position: Some(position),
-        damage: Damage::CorruptAcknowledged,
-        detail: format!(
-            "events of stream {stream:?} next to this position cannot be read: run `everfold verify`"
-        ),
-    }
-    .into()
 }
 
 impl Iterator for Cursor {
@@ -201,7 +172,7 @@ impl Iterator for Cursor {
         }
         let event = match self.first_error.take() {
             Some(error) => Err(error),
-            None => self.next_position()?.and_then(|position| self.reader.event(position)),
+            None => self.next_event()?,
         };
         self.ended = event.is_err();
         self.left -= 1;

@@ -11,10 +11,15 @@ pub(crate) mod create;
 pub(crate) mod cursor;
 pub(crate) mod files;
 pub(crate) mod frame;
+mod guarding;
 pub(crate) mod index;
+mod indexer;
+mod indexing;
 mod keeper;
 pub(crate) mod layout;
+mod lookup;
 pub(crate) mod mark;
+mod matching;
 mod open;
 pub(crate) mod reader;
 pub(crate) mod record;
@@ -24,6 +29,7 @@ mod request;
 pub(crate) mod scan;
 pub(crate) mod segment;
 pub(crate) mod segment_header;
+mod source;
 mod spare;
 pub(crate) mod store_file;
 pub(crate) mod walk;
@@ -42,6 +48,8 @@ use crate::options::Options;
 use crate::storage::{Lock, Storage};
 use catalog::Catalog;
 use committer::Committer;
+use guarding::Known;
+use indexer::Indexer;
 use keeper::Keeper;
 use report::RecoveryReport;
 use request::Request;
@@ -60,6 +68,8 @@ struct Writing {
     committer: Arc<Committer>,
     keeper: Arc<Keeper>,
     keeper_thread: Mutex<Option<JoinHandle<()>>>,
+    indexer: Arc<Indexer>,
+    indexer_thread: Mutex<Option<JoinHandle<()>>>,
     max_body: usize,
     lock: Mutex<Option<Lock>>,
 }
@@ -81,7 +91,8 @@ impl Log {
 
     pub(crate) fn append(&self, batch: &Batch) -> Result<Appended, AppendError> {
         let writing = self.writing()?;
-        let request = Request::encode(batch, writing.max_body)?;
+        let mut request = Request::encode(batch, writing.max_body, self.catalog.hasher)?;
+        request.known = Known::look_up(&self.catalog, &request);
         writing.committer.append(request)
     }
 
@@ -102,13 +113,10 @@ impl Log {
             return Ok(());
         };
         writing.keeper.stop();
-        let thread = writing.keeper_thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread everfold-keeper had panicked");
-        }
+        join("everfold-keeper", &writing.keeper_thread);
         let result = writing.committer.close();
+        writing.indexer.stop();
+        join("everfold-indexer", &writing.indexer_thread);
         self.catalog.close();
         drop(writing.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
         result
@@ -116,6 +124,16 @@ impl Log {
 
     fn writing(&self) -> Result<&Writing, Error> {
         self.writing.as_ref().ok_or_else(read_only)
+    }
+}
+
+/// Waits for a thread that was told to end.
+fn join(name: &str, thread: &Mutex<Option<JoinHandle<()>>>) {
+    let thread = thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(thread) = thread
+        && thread.join().is_err()
+    {
+        tracing::error!(name, "a thread had panicked");
     }
 }
 

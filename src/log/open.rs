@@ -1,20 +1,22 @@
 //! Opens a log: reads the files, goes through the segments, recovers the active one, starts the writer.
 
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::catalog::Catalog;
+use super::catalog::{Catalog, Reading};
 use super::committer::Committer;
 use super::create;
-use super::files::{Files, SegmentFile, open_segment};
-use super::frame::CONTROL_FRAME;
+use super::files::{Files, open_segment};
+use super::frame::{CONTROL_FRAME, FRAME_HEADER};
+use super::index::Place as EventPlace;
+use super::indexer::Indexer;
+use super::indexing;
 use super::keeper::Keeper;
-use super::layout::{disk_len, memory_len};
+use super::layout::{aligned, disk_len, memory_len};
 use super::mark::Mark;
 use super::recovery::{self, Ending, FrameVisitor};
 use super::report::RecoveryReport;
-use super::scan::{Scanned, SegmentScan};
 use super::segment::{LOG_FOLDER, Segment};
 use super::segment_header::SEGMENT_HEADER;
 use super::spare::Spare;
@@ -46,8 +48,8 @@ pub(super) fn for_writing(storage: Arc<dyn Storage>, options: &Options) -> Resul
     let files = Files::read(storage.as_ref())?;
     files.check_order()?;
     files.check_writable()?;
-    let catalog = Arc::new(Catalog::new(storage.clone(), options.map_segments));
-    let found = index_segments(&catalog, &files, true)?;
+    let catalog = catalog(storage.clone(), &files, options);
+    let found = go_through(&catalog, &files, options)?;
     let mut report = found.report(&files);
     report.created = created;
     let mark = files.mark;
@@ -98,8 +100,8 @@ pub(super) fn for_reading(storage: Arc<dyn Storage>, options: &Options) -> Resul
     }
     let files = Files::read(storage.as_ref())?;
     files.check_order()?;
-    let catalog = Arc::new(Catalog::new(storage, options.map_segments));
-    let found = index_segments(&catalog, &files, false)?;
+    let catalog = catalog(storage, &files, options);
+    let found = go_through(&catalog, &files, options)?;
     let mut report = found.report(&files);
     report.read_only = true;
     report.clean =
@@ -153,16 +155,22 @@ fn start_writing(
         clean: false,
     });
     create::restore_mark(catalog.storage.as_ref(), &mark)?;
-    let start = Start { segment: active, place, epoch, mark };
+    catalog.tidy_indexes();
+    let indexer = Arc::new(Indexer::new(catalog.clone(), segment_size));
+    let max_index_bytes = options.max_index_bytes;
+    let start = Start { segment: active, place, epoch, mark, max_index_bytes, indexer: indexer.clone() };
     let writer = Writer::new(catalog.clone(), spare.clone(), start)?;
     let keeper = Arc::new(Keeper::new(options.sync_after, segment_size));
     let committer = Arc::new(Committer::new(catalog.clone(), writer, keeper.clone()));
     let thread = keeper.start(&committer, spare)?;
+    let indexer_thread = indexer.start()?;
     let room = memory_len(segment_size).saturating_sub(SEGMENT_HEADER + 2 * CONTROL_FRAME);
     Ok(Writing {
         committer,
         keeper,
         keeper_thread: Mutex::new(Some(thread)),
+        indexer,
+        indexer_thread: Mutex::new(indexer_thread),
         max_body: options.max_batch_bytes.min(room),
         lock: Mutex::new(Some(lock)),
     })
@@ -199,63 +207,66 @@ impl Found {
     }
 }
 
-fn index_segments(catalog: &Arc<Catalog>, files: &Files, writing: bool) -> Result<Found, Error> {
+fn catalog(storage: Arc<dyn Storage>, files: &Files, options: &Options) -> Arc<Catalog> {
+    let reading = Reading {
+        store_id: files.store.store_id,
+        map_segments: options.map_segments,
+        writable: !options.read_only,
+    };
+    // A damaged header tells no number; the last one is not damaged.
+    let last = files.segments.last().map_or(0, |last| last.header.index);
+    let first_number = last.saturating_sub(disk_len(files.segments.len().saturating_sub(1)));
+    Arc::new(Catalog::new(storage, reading, first_number))
+}
+
+/// Notes the sealed segments, and reads the active one to its end.
+fn go_through(catalog: &Arc<Catalog>, files: &Files, options: &Options) -> Result<Found, Error> {
     let mut damage = Vec::new();
     let (last, sealed) = files.active_and_sealed()?;
-    for (file, next) in sealed.iter().zip(files.segments.iter().skip(1)) {
-        let segment = Arc::new(Segment::new(file.header));
-        catalog.add(segment.clone());
-        index_sealed(catalog, &segment, file, next.header.first, &mut damage)?;
+    for file in sealed {
+        let segment = Segment::new(file.header);
+        segment.seal(file.sealed_len.unwrap_or(file.len));
+        catalog.add(Arc::new(segment));
+        damage.extend(file.damage.clone());
     }
     let handle = open_segment(catalog.storage.as_ref(), last)?;
-    let active = Arc::new(Segment::with_file(last.header, handle.clone()));
+    let active = Arc::new(Segment::active(last.header, handle.clone()));
     catalog.add(active.clone());
+    if options.verify_on_open {
+        verify_sealed(catalog, &mut damage)?;
+    }
+    catalog.open_directories()?;
+    let index = active.index();
+    let memory = index.as_ref().and_then(|index| index.memory());
     let mut walk = Walk::new(Window::reading(handle, last.header.segment_size, SEQUENTIAL), &last.header);
-    let visit: &mut FrameVisitor<'_> = &mut |offset, header, events| {
-        active.note_frame(header.first, offset, false);
-        events.iter().for_each(|event| catalog.index_event(event));
+    let visit: &mut FrameVisitor<'_> = &mut |frame, _, events| {
+        if let Some(memory) = memory {
+            let mut memory = memory.write().unwrap_or_else(PoisonError::into_inner);
+            let mut record = frame + disk_len(FRAME_HEADER);
+            for event in events {
+                memory.add(catalog.hasher, event, EventPlace { frame, record });
+                record += disk_len(aligned(event.record_len()));
+            }
+        }
         ControlFlow::Continue(())
     };
-    let ending = match writing {
-        true => recovery::find_end(files, &mut walk, visit),
-        false => recovery::find_end_beside_a_writer(catalog.storage.as_ref(), files, &mut walk, visit),
+    let ending = match options.read_only {
+        false => recovery::find_end(files, &mut walk, visit),
+        true => recovery::find_end_beside_a_writer(catalog.storage.as_ref(), files, &mut walk, visit),
     }?;
     Ok(Found { active, place: walk.place(), ending, damage })
 }
 
-/// Takes a sealed segment into the index. Damage in it does not keep the store from opening: what can be read of
-/// it is, and the index knows that something is hidden.
-fn index_sealed(
-    catalog: &Catalog,
-    segment: &Segment,
-    file: &SegmentFile,
-    next: Position,
-    damage: &mut Vec<Corruption>,
-) -> Result<(), Error> {
-    segment.seal(file.sealed_len.unwrap_or(file.len));
-    if let Some(corruption) = &file.damage {
-        damage.push(corruption.clone());
-    }
-    let window = Window::reading(segment.file(catalog.storage.as_ref())?, file.len, SEQUENTIAL);
-    let mut scan = SegmentScan::new(Walk::new(window, &file.header), &segment.name, Some(next));
-    let mut after_damage = false;
-    while let Some(found) = scan.next()? {
-        match found {
-            Scanned::Frame { offset, header } => {
-                segment.note_frame(header.first, offset, std::mem::take(&mut after_damage));
-            }
-            Scanned::Damage { corruption, hidden_to, .. } => {
-                after_damage = true;
-                // After the last event, at a damaged seal or in the zeros behind it, none is hidden.
-                if corruption.position.is_none_or(|position| position < next) {
-                    catalog.index.hide(hidden_to, corruption.clone());
-                }
-                if !damage.iter().any(|known| known.is_at(&corruption)) {
-                    damage.push(corruption);
-                }
+/// Reads the sealed segments for damage, which does not keep the store from opening.
+fn verify_sealed(catalog: &Arc<Catalog>, damage: &mut Vec<Corruption>) -> Result<(), Error> {
+    let (first, active) = catalog.numbers();
+    for number in first..active {
+        let Some(segment) = catalog.segment(number) else { continue };
+        for corruption in indexing::build(catalog, &segment)?.1 {
+            if !damage.iter().any(|known| known.is_at(&corruption)) {
+                damage.push(corruption);
             }
         }
-        scan.events().iter().for_each(|event| catalog.index_event(event));
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use super::frame::{FRAME_HEADER, FrameFault, FrameHeader};
 use super::layout::{disk_len, memory_len};
 use super::record;
 use super::segment::Segment;
+use super::segment_header::SEGMENT_HEADER;
 use super::window::Window;
 use crate::error::{Corruption, Damage, Error};
 use crate::event::{Position, RecordedEvent};
@@ -86,21 +87,25 @@ impl Reader {
         });
         if !stays {
             let segment = self.catalog.segment_with(position).ok_or_else(|| missing(position))?;
-            let window =
-                segment.window(self.catalog.storage.as_ref(), self.catalog.map_segments, self.ahead)?;
+            let window = segment.window(
+                self.catalog.storage.as_ref(),
+                self.catalog.reading.map_segments,
+                self.ahead,
+            )?;
             self.current = Some(Current { segment, window, frame: None });
         }
-        self.current.as_mut().ok_or_else(|| missing(position))?.find(position)
+        self.current.as_mut().ok_or_else(|| missing(position))?.find(&self.catalog, position)
     }
 }
 
 impl Current {
     /// Makes the frame that holds a position the open one.
-    fn find(&mut self, position: Position) -> Result<(), Error> {
+    fn find(&mut self, catalog: &Catalog, position: Position) -> Result<(), Error> {
         let reuse = self.frame.take();
         let mut offset = match &reuse {
             Some(frame) if frame.header.last().next() == position => frame.end(),
-            _ => self.segment.offset_before(position),
+            _ if position == self.segment.header.first => disk_len(SEGMENT_HEADER),
+            _ => catalog.place(&self.segment, position)?.frame,
         };
         let mut records = reuse.map(|frame| frame.records).unwrap_or_default();
         loop {

@@ -19,7 +19,9 @@ use uuid::Uuid;
 
 use super::layout::{aligned, bytes_at, field_len, is_zero, memory_len, put, u16_at, u32_at, u64_at};
 use crate::error::{Error, ErrorKind};
-use crate::event::{Encoding, Event, Position, RecordParts, RecordedEvent, Version};
+use crate::event::{
+    Encoding, Event, MAX_NAME_BYTES, MAX_TAGS, Position, RecordParts, RecordedEvent, Version,
+};
 
 /// Bytes before the variable part.
 pub(crate) const RECORD_HEADER: usize = 48;
@@ -28,10 +30,6 @@ const FIXED_PART: usize = 16;
 /// In the field of the metadata's length: there is none.
 const NO_METADATA: u32 = u32::MAX;
 
-/// The longest name of a stream, type or tag, in bytes.
-pub const MAX_NAME_BYTES: usize = 255;
-/// The most tags an event can have.
-pub const MAX_TAGS: usize = 128;
 /// The largest event on disk: payload, metadata, names and 48 bytes, together.
 pub const MAX_EVENT_BYTES: usize = 16 << 20;
 

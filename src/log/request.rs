@@ -1,12 +1,17 @@
 //! An append, encoded by the thread that wants it, before it is given its place in the log.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasherDefault;
 
 use uuid::Uuid;
 
 use super::frame::{FRAME_HEADER, FRAME_TRAILER, FrameHeader};
-use super::layout::field_len;
-use super::record;
+use super::guarding::Known;
+use super::index::Place;
+use super::index::key::{Key, KeyHasher, Kind};
+use super::index::memory::{AsIs, MemoryIndex};
+use super::layout::{disk_len, field_len, memory_len};
+use super::record::{self, RECORD_HEADER};
 use crate::batch::{Batch, Durability};
 use crate::error::Error;
 use crate::event::{Position, Version};
@@ -17,59 +22,117 @@ use crate::guard::Guard;
 pub(crate) struct Request {
     frame: Vec<u8>,
     records: Vec<Record>,
-    /// The streams appended to, each once.
-    pub(crate) streams: Vec<String>,
+    /// The streams, types and tags of the events, each once. Streams come first among those of an event.
+    keys: Vec<RequestKey>,
+    /// For each event in turn the numbers of its keys: stream, type, tags.
+    uses: Vec<u32>,
     pub(crate) guards: Vec<Guard>,
     pub(crate) durability: Durability,
+    /// What was looked up before the batch was queued.
+    pub(crate) known: Known,
+}
+
+/// A name in the request's frame.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestKey {
+    pub(crate) kind: Kind,
+    pub(crate) hash: u64,
+    at: usize,
+    len: usize,
 }
 
 /// One event of a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Record {
-    at: usize,
+    /// Where in the frame its record starts.
+    pub(crate) at: usize,
     partial_crc: u32,
     pub(crate) id: Uuid,
-    /// Index into the request's streams.
-    pub(crate) stream: usize,
+    /// Where in the list of uses its keys start, and how many they are.
+    uses_at: usize,
+    uses: usize,
 }
 
 impl Request {
     /// Checks a batch against the limits and encodes it.
-    pub(crate) fn encode(batch: &Batch, max_body: usize) -> Result<Self, Error> {
+    pub(crate) fn encode(batch: &Batch, max_body: usize, hasher: KeyHasher) -> Result<Self, Error> {
         if batch.events.is_empty() {
             return Err(Error::invalid("the batch is empty: give it at least one event"));
         }
-        let mut lens = Vec::with_capacity(batch.events.len());
         let mut body_len = 0usize;
         for (stream, event) in &batch.events {
-            let len = record::check(stream, event)?;
-            body_len = body_len.saturating_add(super::layout::aligned(len));
-            lens.push(len);
+            body_len = body_len.saturating_add(super::layout::aligned(record::check(stream, event)?));
         }
         if body_len > max_body {
             return Err(record::too_large("batch, in bytes of its encoded events,", body_len, max_body));
         }
+        check_guards(&batch.guards)?;
         check_ids(batch)?;
         let mut request = Request {
             frame: Vec::with_capacity(FRAME_HEADER + body_len + FRAME_TRAILER),
-            records: Vec::with_capacity(lens.len()),
-            streams: Vec::new(),
+            records: Vec::with_capacity(batch.events.len()),
+            keys: Vec::new(),
+            uses: Vec::with_capacity(batch.events.len() * 3),
             guards: batch.guards.clone(),
             durability: batch.durability,
+            known: Known::default(),
         };
         request.frame.resize(FRAME_HEADER, 0);
-        let mut numbers: HashMap<&str, usize> = HashMap::new();
-        for ((stream, event), len) in batch.events.iter().zip(lens) {
-            let number = *numbers.entry(stream).or_insert_with(|| {
-                request.streams.push(stream.clone());
-                request.streams.len() - 1
-            });
-            let at = request.frame.len();
+        let mut numbers = Numbers::default();
+        for (stream, event) in &batch.events {
+            let len = record::check(stream, event)?;
+            let (at, uses_at) = (request.frame.len(), request.uses.len());
             let partial_crc = record::encode(&mut request.frame, stream, event, len);
-            request.records.push(Record { at, partial_crc, id: event.event_id(), stream: number });
+            let mut name_at = at + RECORD_HEADER;
+            request.use_key(&mut numbers, hasher.key(Kind::Stream, stream), &mut name_at);
+            request.use_key(&mut numbers, hasher.key(Kind::Type, event.event_type()), &mut name_at);
+            for tag in event.tags() {
+                name_at += 2;
+                request.use_key(&mut numbers, hasher.key(Kind::Tag, tag), &mut name_at);
+            }
+            let (id, uses) = (event.event_id(), request.uses.len() - uses_at);
+            request.records.push(Record { at, partial_crc, id, uses_at, uses });
         }
         request.frame.resize(FRAME_HEADER + body_len + FRAME_TRAILER, 0);
         Ok(request)
+    }
+
+    /// Notes that the current event has a key, whose name is at a place in the frame.
+    fn use_key(&mut self, numbers: &mut Numbers, key: Key<'_>, name_at: &mut usize) {
+        let known = numbers.find(key.hash, |number| {
+            self.keys
+                .get(memory_len(number.into()))
+                .is_some_and(|known| known.kind == key.kind && self.name(known) == key.name)
+        });
+        let number = known.unwrap_or_else(|| {
+            let number = field_len(self.keys.len());
+            self.keys.push(RequestKey { kind: key.kind, hash: key.hash, at: *name_at, len: key.name.len() });
+            numbers.add(key.hash, number);
+            number
+        });
+        self.uses.push(number);
+        *name_at += key.name.len();
+    }
+
+    fn name(&self, key: &RequestKey) -> &str {
+        let bytes = self.frame.get(key.at..key.at + key.len).unwrap_or_default();
+        std::str::from_utf8(bytes).unwrap_or_default()
+    }
+
+    /// The streams, types and tags.
+    pub(crate) fn keys(&self) -> impl ExactSizeIterator<Item = Key<'_>> {
+        self.keys.iter().map(|key| Key { kind: key.kind, name: self.name(key), hash: key.hash })
+    }
+
+    /// One of them.
+    pub(crate) fn key(&self, number: u32) -> Option<Key<'_>> {
+        let key = self.keys.get(memory_len(number.into()))?;
+        Some(Key { kind: key.kind, name: self.name(key), hash: key.hash })
+    }
+
+    /// The numbers of an event's keys: its stream, its type, its tags.
+    pub(crate) fn uses(&self, record: &Record) -> &[u32] {
+        self.uses.get(record.uses_at..record.uses_at + record.uses).unwrap_or_default()
     }
 
     pub(crate) fn records(&self) -> &[Record] {
@@ -89,6 +152,19 @@ impl Request {
         field_len(self.frame.len() - FRAME_HEADER - FRAME_TRAILER)
     }
 
+    /// Tells the active segment's index of the events, whose frame starts at an offset.
+    pub(crate) fn index(&self, index: &mut MemoryIndex, versions: &[Version], frame: u64) {
+        let numbers: Vec<u32> = self.keys().map(|key| index.key(&key)).collect();
+        for (record, version) in self.records.iter().zip(versions) {
+            let event = index.event(Place { frame, record: frame + disk_len(record.at) }, record.id);
+            for number in self.uses(record) {
+                if let Some(key) = numbers.get(memory_len((*number).into())) {
+                    index.note(*key, event, *version);
+                }
+            }
+        }
+    }
+
     /// Gives the events their versions, one for each record, and the frame its header. Returns the frame.
     pub(crate) fn place(&mut self, header: &mut FrameHeader, versions: &[Version], salt: u64) -> &[u8] {
         let mut position: Position = header.first;
@@ -103,7 +179,45 @@ impl Request {
     }
 }
 
+/// The numbers of names, by hash: of few by going through them.
+#[derive(Debug, Default)]
+struct Numbers {
+    few: Vec<(u64, u32)>,
+    many: HashMap<u64, u32, BuildHasherDefault<AsIs>>,
+}
+
+impl Numbers {
+    const FEW: usize = 16;
+
+    fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        let known = self.many.get(&hash).copied().filter(|number| is_it(*number));
+        known.or_else(|| {
+            self.few.iter().filter(|(other, _)| *other == hash).map(|(_, n)| *n).find(|n| is_it(*n))
+        })
+    }
+
+    fn add(&mut self, hash: u64, number: u32) {
+        // Names whose hashes collide stay among the few.
+        if self.few.len() < Self::FEW || self.many.contains_key(&hash) {
+            self.few.push((hash, number));
+        } else {
+            self.many.insert(hash, number);
+        }
+    }
+}
+
+fn check_guards(guards: &[Guard]) -> Result<(), Error> {
+    guards.iter().try_for_each(|guard| match guard {
+        Guard::Version { .. } => Ok(()),
+        Guard::NoEvent { query, .. } => query.check(),
+    })
+}
+
 fn check_ids(batch: &Batch) -> Result<(), Error> {
+    // Generated ids ascend.
+    if batch.events.is_sorted_by(|(_, a), (_, b)| a.event_id() < b.event_id()) {
+        return Ok(());
+    }
     let mut ids = HashSet::with_capacity(batch.events.len());
     match batch.events.iter().find(|(_, event)| !ids.insert(event.event_id())) {
         Some((_, event)) => {

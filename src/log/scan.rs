@@ -1,5 +1,7 @@
 //! Goes through a segment that nobody writes any more, past damage: what is wrong is told, and the rest still read.
 
+use bytes::Bytes;
+
 use super::frame::FrameHeader;
 use super::walk::{Step, Walk};
 use crate::error::{Corruption, Damage, Error};
@@ -30,6 +32,11 @@ impl<'a> SegmentScan<'a> {
 
     pub(crate) fn events(&self) -> &[RecordedEvent] {
         self.walk.events()
+    }
+
+    /// Bytes of the segment, as they are.
+    pub(crate) fn bytes(&mut self, offset: u64, len: usize) -> std::io::Result<Option<Bytes>> {
+        self.walk.bytes(offset, len)
     }
 
     /// The next frame or damage; `None` at the end of the segment.

@@ -1,13 +1,14 @@
-//! A segment as readers see it: its header, where in it positions are, and a window on its bytes.
+//! A segment as readers see it: its header, its index, and a window on its bytes.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 
-use super::layout::disk_len;
-use super::segment_header::{SEGMENT_HEADER, SegmentHeader};
+use super::index::SegmentIndex;
+use super::index::memory::MemoryIndex;
+use super::segment_header::SegmentHeader;
 use super::window::Window;
 use crate::error::Error;
 use crate::event::Position;
@@ -15,8 +16,11 @@ use crate::storage::{Access, File, Storage};
 
 /// The folder of the segments.
 pub(crate) const LOG_FOLDER: &str = "log";
-/// One remembered offset for so many bytes of a segment.
-const STRIDE: u64 = 4096;
+
+/// The name of the index of the segment that starts with a position.
+pub(crate) fn index_name(first: Position) -> String {
+    format!("{LOG_FOLDER}/{:020}.idx", first.get())
+}
 
 /// The name of the segment that starts with a position.
 pub(crate) fn segment_name(first: Position) -> String {
@@ -35,8 +39,12 @@ pub(crate) fn segment_first(name: &str) -> Option<Position> {
 pub(crate) struct Segment {
     pub(crate) header: SegmentHeader,
     pub(crate) name: String,
-    /// Offsets of some frames with their first positions, in order: one for each [`STRIDE`].
-    offsets: RwLock<Vec<(Position, u64)>>,
+    /// What is where in it. None in a sealed segment until it is asked for.
+    index: RwLock<Option<Arc<SegmentIndex>>>,
+    /// Held by the one who makes the index.
+    pub(crate) making_index: Mutex<()>,
+    /// A page of the index's file did not verify.
+    distrusted: AtomicBool,
     /// Where the frames end, once the segment is sealed.
     sealed_len: OnceLock<u64>,
     /// Where the durable frames end: what lies beyond may change.
@@ -51,7 +59,9 @@ impl Segment {
         Segment {
             header,
             name: segment_name(header.first),
-            offsets: RwLock::default(),
+            index: RwLock::default(),
+            making_index: Mutex::default(),
+            distrusted: AtomicBool::new(false),
             sealed_len: OnceLock::new(),
             settled: Arc::default(),
             active: RwLock::default(),
@@ -59,25 +69,45 @@ impl Segment {
         }
     }
 
-    /// The segment with the file that the writer has open.
-    pub(crate) fn with_file(header: SegmentHeader, file: Arc<dyn File>) -> Self {
-        Segment { active: RwLock::new(Some(file)), ..Self::new(header) }
-    }
-
-    /// Remembers where a frame is: always, when a reader could not get there from the frame before.
-    pub(crate) fn note_frame(&self, first: Position, offset: u64, always: bool) {
-        let mut offsets = self.offsets.write().unwrap_or_else(PoisonError::into_inner);
-        if always || offsets.last().is_none_or(|(_, last)| offset >= last + STRIDE) {
-            offsets.push((first, offset));
+    /// The active segment: with the file that the writer has open, and an index to be filled.
+    pub(crate) fn active(header: SegmentHeader, file: Arc<dyn File>) -> Self {
+        let index = SegmentIndex::Memory(RwLock::new(MemoryIndex::new(header.first)));
+        Segment {
+            active: RwLock::new(Some(file)),
+            index: RwLock::new(Some(Arc::new(index))),
+            ..Self::new(header)
         }
     }
 
-    /// An offset at which a frame starts, at or before the one with this position.
-    pub(crate) fn offset_before(&self, position: Position) -> u64 {
-        let offsets = self.offsets.read().unwrap_or_else(PoisonError::into_inner);
-        let after = offsets.partition_point(|(first, _)| *first <= position);
-        let before = after.checked_sub(1).and_then(|at| offsets.get(at));
-        before.map_or(disk_len(SEGMENT_HEADER), |(_, offset)| *offset)
+    /// The index, if it is at hand.
+    pub(crate) fn index(&self) -> Option<Arc<SegmentIndex>> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts the index in place of the one there was.
+    pub(crate) fn set_index(&self, index: Arc<SegmentIndex>) {
+        *self.index.write().unwrap_or_else(PoisonError::into_inner) = Some(index);
+    }
+
+    /// The index's file does not verify: it is to be made anew from the segment.
+    pub(crate) fn distrust_index(&self) {
+        self.distrusted.store(true, Ordering::Release);
+        *self.index.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Whether the index's file did not verify.
+    pub(crate) fn distrusts_index(&self) -> bool {
+        self.distrusted.load(Ordering::Acquire)
+    }
+
+    /// The number of an event in the segment.
+    pub(crate) fn number(&self, position: Position) -> u32 {
+        u32::try_from(position.get().saturating_sub(self.header.first.get())).unwrap_or(u32::MAX)
+    }
+
+    /// The position of an event of the segment.
+    pub(crate) fn position(&self, number: u32) -> Position {
+        self.header.first.plus(number.into())
     }
 
     /// Frames up to this offset are durable. Called before the watermark says so.

@@ -2,14 +2,16 @@
 //!
 //! Owned by the committer, behind its lock. Every failure of a write or a sync goes through [`Writer::poison`].
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
 use super::catalog::{Catalog, Reached};
 use super::frame::{CLEAN, CONTROL_FRAME, FrameHeader, SEAL};
-use super::layout::disk_len;
+use super::guarding::Decision;
+use super::indexer::Indexer;
+use super::layout::{disk_len, memory_len};
 use super::mark::{MARK_FILE, Mark};
 use super::request::Request;
 use super::segment::{Segment, segment_name};
@@ -19,7 +21,6 @@ use super::walk::Place;
 use crate::batch::Appended;
 use crate::error::{AppendError, Error, ErrorKind};
 use crate::event::{Position, Version};
-use crate::guard::Conflict;
 use crate::storage::{Access, File};
 
 /// Unwritten bytes are written when there are so many, whatever the durability asked for.
@@ -44,6 +45,10 @@ pub(crate) struct Writer {
     mark_file: Arc<dyn File>,
     mark: Mark,
     failure: Option<Error>,
+    /// About how much memory the active segment's index takes, and when the segment is sealed for that.
+    index_size: usize,
+    max_index_bytes: usize,
+    indexer: Arc<Indexer>,
 }
 
 /// What recovery hands over.
@@ -53,11 +58,13 @@ pub(crate) struct Start {
     pub(crate) place: Place,
     pub(crate) epoch: u32,
     pub(crate) mark: Mark,
+    pub(crate) max_index_bytes: usize,
+    pub(crate) indexer: Arc<Indexer>,
 }
 
 impl Writer {
     pub(crate) fn new(catalog: Arc<Catalog>, spare: Arc<Spare>, start: Start) -> Result<Self, Error> {
-        let Start { segment, place, epoch, mark } = start;
+        let Start { segment, place, epoch, mark, max_index_bytes, indexer } = start;
         let storage = &catalog.storage;
         let file = storage.open(&segment.name, Access::Write).map_err(|e| segment.fault("open", e))?;
         let mark_file = storage
@@ -79,6 +86,9 @@ impl Writer {
             mark_file,
             mark,
             failure: None,
+            index_size: 0,
+            max_index_bytes,
+            indexer,
         };
         writer.write_mark(false)?;
         Ok(writer)
@@ -87,83 +97,52 @@ impl Writer {
     /// Gives a batch its place, unless a guard does not hold or its events are there already.
     pub(crate) fn sequence(&mut self, request: &mut Request) -> Result<Appended, AppendError> {
         self.check_alive()?;
-        if let Some(repeated) = self.repeated(request)? {
+        let decision = Decision { catalog: &self.catalog, last: self.place.next.previous() };
+        if let Some(repeated) = decision.repeated(request)? {
             return Ok(repeated);
         }
-        for guard in &request.guards {
-            let actual = self.catalog.index.version(&guard.stream)?;
-            if !guard.expected.holds(actual) {
-                let (stream, expected) = (guard.stream.clone(), guard.expected);
-                return Err(Conflict { stream, expected, actual }.into());
-            }
-        }
-        let mut last_versions = Vec::with_capacity(request.streams.len());
-        for stream in &request.streams {
-            last_versions.push(self.catalog.index.version(stream)?);
-        }
+        decision.check_guards(request)?;
+        let versions = decision.versions(request)?;
         self.make_room(request.frame_len())?;
-        Ok(self.place(request, last_versions))
+        Ok(self.place(request, versions))
     }
 
+    /// `last_versions` are those of the request's streams, by key.
     fn place(&mut self, request: &mut Request, mut last_versions: Vec<Version>) -> Appended {
         let first = self.place.next;
+        let recorded_at_ns = now_ns();
         let mut versions = Vec::with_capacity(request.records().len());
-        for (position, record) in (first.get()..).zip(request.records()) {
-            if let (Some(version), Some(stream)) =
-                (last_versions.get_mut(record.stream), request.streams.get(record.stream))
-            {
+        for record in request.records() {
+            let stream = request.uses(record).first().copied().unwrap_or_default();
+            if let Some(version) = last_versions.get_mut(memory_len(stream.into())) {
                 *version = version.next();
                 versions.push(*version);
-                self.catalog.index.insert(stream, *version, record.id, Position::new(position));
             }
+        }
+        if let Some(index) = self.segment.index()
+            && let Some(index) = index.memory()
+        {
+            let mut index = index.write().unwrap_or_else(PoisonError::into_inner);
+            index.recorded_at(recorded_at_ns);
+            request.index(&mut index, &versions, self.place.offset);
+            self.index_size = index.size();
         }
         let mut header = FrameHeader::control(0, first, self.durable, self.place.chain, self.epoch);
         header.events = request.events();
         header.body_len = request.body_len();
-        header.recorded_at_ns = now_ns();
+        header.recorded_at_ns = recorded_at_ns;
         let frame = request.place(&mut header, &versions, self.segment.header.salt);
         self.unwritten.extend_from_slice(frame);
-        self.segment.note_frame(first, self.place.offset, false);
         self.place = self.place.after(&header);
         let version = versions.last().copied().unwrap_or_default();
         Appended { first, position: header.last(), version, repeated: false }
     }
 
-    /// Where the batch's events were recorded, if they were: by their ids, in the same streams and order.
-    fn repeated(&self, request: &Request) -> Result<Option<Appended>, Error> {
-        let index = &self.catalog.index;
-        let mut found = Vec::new();
-        for record in request.records() {
-            if let Some(place) = index.find(record.id)? {
-                found.push((record, place));
-            }
-        }
-        let Some((_, (_, first))) = found.first().copied() else { return Ok(None) };
-        let mut version = Version::NONE;
-        let mut same = found.len() == request.records().len();
-        for (expected, (record, place)) in (first.get()..).zip(&found) {
-            let stream = request.streams.get(record.stream).map(String::as_str).unwrap_or_default();
-            let before = Version::new(place.0.get().saturating_sub(1));
-            same =
-                same && place.1.get() == expected && index.after(stream, before, 1)?.first() == Some(place);
-            version = place.0;
-        }
-        if !same {
-            return Err(Error::new(
-                ErrorKind::IdTaken { position: first },
-                format!(
-                    "an event id of the batch is recorded at position {first}, but the batch as a whole is not; nothing was written: use new ids for new events"
-                ),
-            ));
-        }
-        let position = first.plus(u64::from(request.events())).previous();
-        Ok(Some(Appended { first, position, version, repeated: true }))
-    }
-
     /// Rolls when a frame of this length does not fit before the seal.
     fn make_room(&mut self, frame_len: usize) -> Result<(), Error> {
         let needed = disk_len(frame_len + CONTROL_FRAME);
-        if self.is_sealed() || self.place.offset + needed > self.segment.header.segment_size {
+        let full = self.place.offset + needed > self.segment.header.segment_size;
+        if self.is_sealed() || full || self.index_size >= self.max_index_bytes {
             self.roll()?;
         }
         Ok(())
@@ -206,8 +185,11 @@ impl Writer {
         file.sync().map_err(|e| fault("sync", e))?;
         self.spare.give_name(&name).map_err(|e| fault("give its name to", e))?;
         self.segment.seal(self.place.offset);
-        self.segment = Arc::new(Segment::with_file(header, file.clone()));
+        let active = Arc::new(Segment::active(header, file.clone()));
+        let sealed = std::mem::replace(&mut self.segment, active);
         self.catalog.add(self.segment.clone());
+        self.index_size = 0;
+        self.indexer.sealed(sealed);
         self.file = file;
         self.place = Place { epoch: self.epoch, ..Place::start(&header) };
         self.written = self.place.offset;

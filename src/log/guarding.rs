@@ -1,0 +1,243 @@
+//! What has to hold before a batch gets its place: its ids are new, its guards hold, its streams' versions are known.
+//!
+//! Sealed segments do not change, so whoever appends looks there before the batch is queued; the writer then looks
+//! only at what came since.
+
+use std::sync::{Arc, PoisonError};
+
+use uuid::Uuid;
+
+use super::catalog::Catalog;
+use super::index::Lookup as _;
+use super::index::key::{Key, Kind};
+use super::lookup::{Head, WithId};
+use super::matching::Prepared;
+use super::request::Request;
+use super::source::QuerySource;
+use crate::batch::Appended;
+use crate::error::{AppendError, Error, ErrorKind};
+use crate::event::{Position, Version};
+use crate::guard::{Conflict, Guard};
+use crate::query::Query;
+
+/// What was looked up in segments below the one that was active then.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// The number of that segment.
+    below: Option<u64>,
+    /// By key; of streams that the active segment did not have.
+    heads: Vec<Option<Head>>,
+    /// By guard.
+    guards: Vec<KnownGuard>,
+    /// Events that have ids of the request's, by the number of the request's event.
+    ids: Vec<(usize, WithId)>,
+}
+
+#[derive(Debug)]
+enum KnownGuard {
+    /// The active segment has the stream.
+    Active,
+    Head(Head),
+    /// Up to the position the last event that matches is this one.
+    Match {
+        up_to: Position,
+        last: Option<Position>,
+    },
+}
+
+impl Known {
+    /// Looks up what a request needs. What cannot be looked up is left to the writer, which then tells why.
+    pub(crate) fn look_up(catalog: &Arc<Catalog>, request: &Request) -> Self {
+        Self::try_look_up(catalog, request).unwrap_or_default()
+    }
+
+    fn try_look_up(catalog: &Arc<Catalog>, request: &Request) -> Result<Self, Error> {
+        let (first, active) = catalog.numbers();
+        let up_to = catalog.watermark.get();
+        let head = |key: &Key<'_>| match active_head(catalog, key) {
+            Some(_) => Ok(None),
+            None if active == first => Ok(Some(Head::default())),
+            None => catalog.head_below(key, active).map(|head| Some(head.unwrap_or_default())),
+        };
+        let mut heads = Vec::with_capacity(request.keys().len());
+        for key in request.keys() {
+            heads.push(if key.kind == Kind::Stream { head(&key)? } else { None });
+        }
+        let mut guards = Vec::with_capacity(request.guards.len());
+        for guard in &request.guards {
+            guards.push(match guard {
+                Guard::Version { stream, .. } => {
+                    let head = head(&catalog.hasher.key(Kind::Stream, stream))?;
+                    head.map_or(KnownGuard::Active, KnownGuard::Head)
+                }
+                Guard::NoEvent { query, after } => {
+                    KnownGuard::Match { up_to, last: last_match(catalog, query, *after, up_to)? }
+                }
+            });
+        }
+        let ids = match active == first {
+            true => Vec::new(),
+            false => {
+                let ids: Vec<Uuid> = request.records().iter().map(|record| record.id).collect();
+                catalog.find_ids(&ids, active)?
+            }
+        };
+        Ok(Known { below: Some(active), heads, guards, ids })
+    }
+}
+
+/// The last event of a stream in the active segment.
+fn active_head(catalog: &Catalog, stream: &Key<'_>) -> Option<Head> {
+    let (_, active) = catalog.numbers();
+    let segment = catalog.segment(active)?;
+    let index = segment.index()?;
+    let index = index.memory()?.read().unwrap_or_else(PoisonError::into_inner);
+    let found = index.find(stream).ok().flatten()?;
+    Some(Head { version: found.version, position: segment.position(found.last) })
+}
+
+/// The last event after a position, up to one, that matches a query.
+fn last_match(
+    catalog: &Catalog,
+    query: &Query,
+    after: Position,
+    up_to: Position,
+) -> Result<Option<Position>, Error> {
+    if after >= up_to {
+        return Ok(None);
+    }
+    if query.is_all() {
+        return Ok(Some(up_to));
+    }
+    let query = Prepared::new(query, catalog.hasher);
+    QuerySource::between(query, up_to, after.next()).next_position(catalog).transpose()
+}
+
+/// Decides on requests for the one who holds the writer: nothing is added to the log meanwhile.
+#[derive(Debug)]
+pub(crate) struct Decision<'a> {
+    pub(crate) catalog: &'a Arc<Catalog>,
+    /// The last position given to an event, durable or not.
+    pub(crate) last: Position,
+}
+
+impl Decision<'_> {
+    /// What was looked up, if the active segment is still the same.
+    fn known<'k>(&self, request: &'k Request) -> Option<&'k Known> {
+        let (_, active) = self.catalog.numbers();
+        Some(&request.known).filter(|known| known.below == Some(active))
+    }
+
+    fn head(&self, stream: &Key<'_>, known: Option<Head>) -> Result<Head, Error> {
+        match (active_head(self.catalog, stream), known) {
+            (Some(head), _) | (None, Some(head)) => Ok(head),
+            (None, None) => self.catalog.head(stream),
+        }
+    }
+
+    /// The version of each of the request's streams, by key.
+    pub(crate) fn versions(&self, request: &Request) -> Result<Vec<Version>, Error> {
+        let known = self.known(request);
+        let mut versions = Vec::with_capacity(request.keys().len());
+        for (number, key) in request.keys().enumerate() {
+            let known = known.and_then(|known| known.heads.get(number).copied().flatten());
+            versions.push(match key.kind {
+                Kind::Stream => self.head(&key, known)?.version,
+                Kind::Type | Kind::Tag => Version::NONE,
+            });
+        }
+        Ok(versions)
+    }
+
+    /// Checks the guards in turn.
+    pub(crate) fn check_guards(&self, request: &Request) -> Result<(), AppendError> {
+        for (number, guard) in request.guards.iter().enumerate() {
+            let known = self.known(request).and_then(|known| known.guards.get(number));
+            let broken = match guard {
+                Guard::Version { stream, expected } => {
+                    let known = known.and_then(|known| match known {
+                        KnownGuard::Head(head) => Some(*head),
+                        KnownGuard::Active | KnownGuard::Match { .. } => None,
+                    });
+                    let head = self.head(&self.catalog.hasher.key(Kind::Stream, stream), known)?;
+                    (!expected.holds(head.version)).then_some((head.position, Some(head.version)))
+                }
+                Guard::NoEvent { query, after } => {
+                    self.last_match(query, *after, known)?.map(|position| (position, None))
+                }
+            };
+            if let Some((position, actual)) = broken {
+                return Err(Conflict { guard: guard.clone(), number, position, actual }.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn last_match(
+        &self,
+        query: &Query,
+        after: Position,
+        known: Option<&KnownGuard>,
+    ) -> Result<Option<Position>, Error> {
+        match known {
+            Some(KnownGuard::Match { up_to, last }) => {
+                let newer = last_match(self.catalog, query, after.max(*up_to), self.last)?;
+                Ok(newer.or(*last))
+            }
+            _ => last_match(self.catalog, query, after, self.last),
+        }
+    }
+
+    /// Where the batch's events were recorded, if they were: by their ids, in the same streams and order.
+    pub(crate) fn repeated(&self, request: &Request) -> Result<Option<Appended>, Error> {
+        let found = self.recorded(request)?;
+        let Some(first) = found.first().map(|(_, event)| event.position) else { return Ok(None) };
+        let mut version = None;
+        let mut same = found.len() == request.records().len();
+        for (expected, (number, event)) in (first.get()..).zip(&found) {
+            let record = request.records().get(*number);
+            let stream = record.and_then(|record| request.key(request.uses(record).first().copied()?));
+            version = match stream {
+                Some(stream) => self.catalog.version_in(event, &stream)?,
+                None => None,
+            };
+            same = same && event.position.get() == expected && version.is_some();
+        }
+        if !same {
+            return Err(Error::new(
+                ErrorKind::IdTaken { position: first },
+                format!(
+                    "an event id of the batch is recorded at position {first}, but the batch as a whole is not; nothing was written: use new ids for new events"
+                ),
+            ));
+        }
+        let version = version.unwrap_or_default();
+        let position = first.plus(u64::from(request.events())).previous();
+        Ok(Some(Appended { first, position, version, repeated: true }))
+    }
+
+    /// The events that have ids of the request's, in the request's order.
+    fn recorded(&self, request: &Request) -> Result<Vec<(usize, WithId)>, Error> {
+        let (_, active) = self.catalog.numbers();
+        let mut found = match self.known(request) {
+            Some(known) => known.ids.clone(),
+            None => {
+                let ids: Vec<Uuid> = request.records().iter().map(|record| record.id).collect();
+                self.catalog.find_ids(&ids, active)?
+            }
+        };
+        let Some(segment) = self.catalog.segment(active) else { return Ok(found) };
+        if let Some(index) = segment.index()
+            && let Some(index) = index.memory()
+        {
+            let index = index.read().unwrap_or_else(PoisonError::into_inner);
+            for (number, record) in request.records().iter().enumerate() {
+                let event = index.find_id(record.id).map(|event| WithId::in_segment(&segment, event));
+                found.extend(event.map(|event| (number, event)));
+            }
+        }
+        found.sort_by_key(|(number, _)| *number);
+        found.dedup_by_key(|(number, _)| *number);
+        Ok(found)
+    }
+}

@@ -1,0 +1,299 @@
+//! The positions that a cursor reads: of the whole log, of a query, of a stream.
+
+use std::collections::VecDeque;
+
+use super::catalog::Catalog;
+use super::index::key::Kind;
+use super::matching::{Direction, OwnedKey, Prepared, matches};
+use crate::error::{Corruption, Damage, Error};
+use crate::event::{Position, RecordedEvent, Version};
+use crate::query::Query;
+
+/// How many positions are asked of an index at a time.
+const PAGE: usize = 512;
+
+/// Positions of events that match a query, fetched from the indexes some at a time.
+#[derive(Debug)]
+pub(crate) struct QuerySource {
+    query: Prepared,
+    direction: Direction,
+    /// The first position that has not been looked at.
+    next: Position,
+    /// Forward, the last position to be looked at.
+    pub(crate) last: Position,
+    /// Numbers of segments that may have events and were not looked through, as of when they were listed.
+    segments: VecDeque<u64>,
+    /// Forward, the segments up to this position are listed.
+    listed: Position,
+    found: VecDeque<Position>,
+    /// Whether events that damage hides may be passed over, because they are missed in another way.
+    over_damage: bool,
+}
+
+impl QuerySource {
+    pub(crate) fn forward(catalog: &Catalog, query: &Query, after: Position) -> Self {
+        let query = Prepared::new(query, catalog.hasher);
+        Self::new(query, Direction::Forward, after.next(), catalog.watermark.get())
+    }
+
+    pub(crate) fn backward(catalog: &Catalog, query: &Query, before: Position) -> Self {
+        let next = before.previous().min(catalog.watermark.get());
+        Self::new(Prepared::new(query, catalog.hasher), Direction::Backward, next, Position::START)
+    }
+
+    /// Backward from a position down to one, both inclusive.
+    pub(crate) fn between(query: Prepared, from: Position, down_to: Position) -> Self {
+        Self::new(query, Direction::Backward, from, down_to)
+    }
+
+    fn new(query: Prepared, direction: Direction, next: Position, last: Position) -> Self {
+        QuerySource {
+            query,
+            direction,
+            next,
+            last,
+            segments: VecDeque::new(),
+            listed: Position::START,
+            found: VecDeque::new(),
+            over_damage: false,
+        }
+    }
+
+    pub(crate) fn is_forward(&self) -> bool {
+        self.direction == Direction::Forward
+    }
+
+    /// Everything up to here has been given or does not match.
+    pub(crate) fn looked_to(&self) -> Position {
+        self.found.front().map_or_else(|| self.next.previous(), |found| found.previous())
+    }
+
+    pub(crate) fn next_position(&mut self, catalog: &Catalog) -> Option<Result<Position, Error>> {
+        loop {
+            if let Some(position) = self.found.pop_front() {
+                return Some(Ok(position));
+            }
+            match self.look_on(catalog) {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+
+    /// Looks through the next page of events; false when there are none.
+    fn look_on(&mut self, catalog: &Catalog) -> Result<bool, Error> {
+        let down_to = self.last.max(Position::START.next());
+        let over = match self.direction {
+            Direction::Forward => self.next > self.last,
+            Direction::Backward => self.next < down_to,
+        };
+        if over {
+            return Ok(false);
+        }
+        if self.segments.is_empty() && !self.list(catalog, down_to)? {
+            self.next = match self.direction {
+                Direction::Forward => self.last.next(),
+                Direction::Backward => Position::START,
+            };
+            return Ok(false);
+        }
+        let number = match self.direction {
+            Direction::Forward => self.segments.front(),
+            Direction::Backward => self.segments.back(),
+        };
+        let Some(number) = number.copied() else { return Ok(false) };
+        let more = match catalog.segment(number) {
+            Some(segment) => self.look_through(catalog, &segment, number)?,
+            None => false,
+        };
+        if !more {
+            match self.direction {
+                Direction::Forward => self.segments.pop_front(),
+                Direction::Backward => self.segments.pop_back(),
+            };
+        }
+        Ok(true)
+    }
+
+    /// Lists the segments to look through; false when there are none.
+    fn list(&mut self, catalog: &Catalog, down_to: Position) -> Result<bool, Error> {
+        let (low, high) = match self.direction {
+            Direction::Forward => (self.next, self.last),
+            Direction::Backward => (down_to, self.next),
+        };
+        if self.listed >= high && self.direction == Direction::Forward {
+            return Ok(false);
+        }
+        if self.direction == Direction::Backward && self.listed > Position::START {
+            return Ok(false);
+        }
+        self.listed = high;
+        let (first, _) = catalog.numbers();
+        let from = catalog.numbered_with(low).map_or(first, |(number, _)| number);
+        let Some((to, _)) = catalog.numbered_with(high) else { return Ok(false) };
+        self.segments = catalog.candidates(&self.query, from, to)?;
+        Ok(!self.segments.is_empty())
+    }
+
+    /// Looks through a segment from the next position on. Returns whether there is more to look through in it.
+    fn look_through(
+        &mut self,
+        catalog: &Catalog,
+        segment: &super::segment::Segment,
+        number: u64,
+    ) -> Result<bool, Error> {
+        let beyond = catalog.segment(number.saturating_add(1)).map(|next| next.header.first);
+        let first = segment.header.first;
+        let end = beyond.map_or(Position::END, Position::previous);
+        let (from, to) = match self.direction {
+            Direction::Forward => (self.next.max(first), self.last.min(end)),
+            Direction::Backward => (self.next.min(end), self.last.max(first)),
+        };
+        let is_empty = match self.direction {
+            Direction::Forward => from > to,
+            Direction::Backward => from < to,
+        };
+        if is_empty {
+            return Ok(false);
+        }
+        let (query, direction) = (&self.query, self.direction);
+        let (low, high) = (from.min(to), from.max(to));
+        let (low, high) = (segment.number(low), segment.number(high));
+        let (found, hidden) = catalog.look(segment, |index| {
+            // The nearest hidden event on the way.
+            let on_the_way = index.hidden().iter().filter(|hidden| hidden.from <= high && hidden.to >= low);
+            let hidden = match direction {
+                _ if self.over_damage => None,
+                Direction::Forward => on_the_way.min_by_key(|hidden| hidden.from),
+                Direction::Backward => on_the_way.max_by_key(|hidden| hidden.to),
+            };
+            let range = match (direction, hidden) {
+                (Direction::Forward, None) => Some((low, high)),
+                (Direction::Backward, None) => Some((high, low)),
+                (Direction::Forward, Some(hidden)) => {
+                    hidden.from.checked_sub(1).filter(|to| *to >= low).map(|to| (low, to))
+                }
+                (Direction::Backward, Some(hidden)) => {
+                    hidden.to.checked_add(1).filter(|to| *to <= high).map(|to| (high, to))
+                }
+            };
+            let found = range.map(|range| matches(index, query, range, direction, PAGE)).transpose()?;
+            Ok((found, hidden.cloned()))
+        })?;
+        let Some(found) = found else {
+            let cause = hidden.map(|hidden| hidden.cause);
+            return cause.map_or(Ok(false), |cause| Err(cause.into()));
+        };
+        self.found.extend(found.numbers.iter().map(|number| segment.position(*number)));
+        let at_hidden = hidden.map(|hidden| match direction {
+            Direction::Forward => hidden.from,
+            Direction::Backward => hidden.to,
+        });
+        match found.next.or(at_hidden) {
+            Some(next) => {
+                self.next = segment.position(next);
+                Ok(true)
+            }
+            None => {
+                self.next = match direction {
+                    Direction::Forward => to.next(),
+                    Direction::Backward => to.previous(),
+                };
+                Ok(false)
+            }
+        }
+    }
+}
+
+/// Positions of a stream's events. Their versions must follow each other.
+#[derive(Debug)]
+pub(crate) struct StreamSource {
+    stream: OwnedKey,
+    /// None until it is asked for: finding its start may fail.
+    events: Option<QuerySource>,
+    direction: Direction,
+    /// The version of the event last given, or the bound that the read started from.
+    from: Version,
+    /// Whether `from` is the version of an event that was given.
+    started: bool,
+    pub(crate) last: Position,
+}
+
+impl StreamSource {
+    pub(crate) fn new(catalog: &Catalog, stream: &str, from: Version, direction: Direction) -> Self {
+        let stream = OwnedKey::new(catalog.hasher, Kind::Stream, stream);
+        let last = catalog.watermark.get();
+        StreamSource { stream, events: None, direction, from, started: false, last }
+    }
+
+    pub(crate) fn next_position(&mut self, catalog: &Catalog) -> Option<Result<Position, Error>> {
+        let mut events = match self.events.take().map_or_else(|| self.start(catalog), Ok) {
+            Ok(events) => events,
+            Err(error) => return Some(Err(error)),
+        };
+        if self.direction == Direction::Forward {
+            events.last = self.last;
+        }
+        let next = events.next_position(catalog);
+        self.events = Some(events);
+        next.or_else(|| self.hidden_rest(catalog).map(Err))
+    }
+
+    fn start(&self, catalog: &Catalog) -> Result<QuerySource, Error> {
+        let query = Prepared::of_key(self.stream.clone());
+        let (next, last) = match self.direction {
+            Direction::Forward => (catalog.stream_start(&self.stream.key(), self.from)?, self.last),
+            Direction::Backward => {
+                (catalog.stream_end(&self.stream.key(), self.from)?.min(self.last), Position::START)
+            }
+        };
+        let mut events = QuerySource::new(query, self.direction, next, last);
+        events.over_damage = true;
+        Ok(events)
+    }
+
+    /// The error that a read from the stream's end has to give first.
+    pub(crate) fn hidden_end(&self, catalog: &Catalog) -> Option<Error> {
+        catalog.hidden_end(&self.stream.key())
+    }
+
+    /// Takes note of an event of the stream that was read. `None` when it is one that was not asked for.
+    pub(crate) fn check(&mut self, event: RecordedEvent) -> Option<Result<RecordedEvent, Error>> {
+        let version = event.version();
+        let (beyond, follows) = match self.direction {
+            Direction::Forward => (version <= self.from, version == self.from.next()),
+            Direction::Backward => (version >= self.from, !self.started || version.next() == self.from),
+        };
+        if beyond {
+            return None;
+        }
+        if !follows {
+            return Some(Err(hidden(self.stream.key().name, event.position())));
+        }
+        (self.from, self.started) = (version, true);
+        Some(Ok(event))
+    }
+
+    /// Whether damage may hide events beyond the last one given.
+    fn hidden_rest(&self, catalog: &Catalog) -> Option<Error> {
+        match self.direction {
+            Direction::Backward => (self.started && self.from > Version::new(1))
+                .then(|| hidden(self.stream.key().name, Position::START)),
+            Direction::Forward => catalog.hidden_end(&self.stream.key()),
+        }
+    }
+}
+
+fn hidden(stream: &str, position: Position) -> Error {
+    Corruption {
+        file: super::segment::LOG_FOLDER.into(),
+        offset: 0,
+        position: Some(position),
+        damage: Damage::CorruptAcknowledged,
+        detail: format!(
+            "events of stream {stream:?} next to this position cannot be read: run `everfold verify`"
+        ),
+    }
+    .into()
+}
