@@ -112,11 +112,6 @@ impl Catalog {
         look(segments.first_number, &segments.list)
     }
 
-    /// The directories there are, in order.
-    pub(crate) fn directories(&self) -> Vec<Arc<Directory>> {
-        self.directories.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     /// The directory of a segment, if there is one.
     pub(crate) fn directory_of(&self, number: u64) -> Option<Arc<Directory>> {
         let directories = self.directories.read().unwrap_or_else(PoisonError::into_inner);

@@ -368,11 +368,12 @@ mod tests {
             let query = Prepared::new(&query(&items), hasher);
             let (low, high) = (a.min(b), a.max(b));
             let mut expected: Vec<u32> = wanted(&events, &items).into_iter().filter(|n| (low..=high).contains(n)).collect();
-            for index in [&memory as &dyn Lookup, &file] {
+            let indexes: [&dyn Lookup; 2] = [&memory, &file];
+            for index in indexes {
                 prop_assert_eq!(&pages(index, &query, (low, high), Direction::Forward, limit), &expected);
             }
             expected.reverse();
-            for index in [&memory as &dyn Lookup, &file] {
+            for index in indexes {
                 prop_assert_eq!(&pages(index, &query, (high, low), Direction::Backward, limit), &expected);
             }
         }

@@ -50,8 +50,8 @@ impl Bench {
     fn conflicts(&self, batch: Batch, stream: &str, expected: Expected, actual: u64) {
         let error = self.refused(batch);
         let conflict = error.conflict().unwrap_or_else(|| panic!("{error} should be a conflict"));
-        assert_eq!((conflict.stream.as_str(), conflict.expected), (stream, expected));
-        assert_eq!(conflict.actual, Version::new(actual));
+        assert_eq!(conflict.guard, Guard::version(stream, expected));
+        assert_eq!(conflict.actual, Some(Version::new(actual)));
     }
 }
 
@@ -379,7 +379,7 @@ fn of_appends_that_race_for_one_version_exactly_one_wins() {
                 .map(|outcome| match outcome {
                     Ok(_) => 1,
                     Err(AppendError::Conflict(conflict)) => {
-                        assert_eq!(conflict.actual.get(), round + 1);
+                        assert_eq!(conflict.actual, Some(Version::new(round + 1)));
                         0
                     }
                     Err(other) => panic!("{other}"),

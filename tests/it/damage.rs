@@ -49,7 +49,7 @@ impl Victim {
     }
 
     fn segments(&self) -> Vec<String> {
-        self.storage.files().into_iter().filter(|name| name.starts_with("log/")).collect()
+        self.storage.files().into_iter().filter(|name| name.ends_with(".seg")).collect()
     }
 
     fn last_segment(&self) -> String {
@@ -298,7 +298,8 @@ fn a_missing_file_loses_nothing_silently() {
             storage.delete(&name).unwrap();
             let what = format!("without {name}");
             let outcome = examine(&storage, &victim.facts, &what);
-            let expected = if name == "MARK" { Outcome::Whole } else { Outcome::Refused };
+            let can_be_made_again = name == "MARK" || name.ends_with(".idx") || name.ends_with(".keys");
+            let expected = if can_be_made_again { Outcome::Whole } else { Outcome::Refused };
             assert_eq!(outcome, expected, "{what}");
         }
     }
@@ -409,7 +410,7 @@ fn damage_in_a_sealed_segment_lets_the_store_open_and_fails_the_read_of_that_eve
     let hit = frames(&victim.storage.file(&name).unwrap()).remove(0);
     let storage = victim.copy();
     storage.flip_bit(&name, at(hit.offset + 64 + 200), 0).unwrap();
-    let store = small().open_memory(&storage).unwrap();
+    let store = small().verify_on_open(true).open_memory(&storage).unwrap();
     let [damage] = store.recovery().damage.as_slice() else { unreachable!("{}", store.recovery()) };
     assert_eq!(
         (&damage.file, damage.offset, damage.damage),
@@ -430,8 +431,8 @@ fn damage_in_a_sealed_segment_lets_the_store_open_and_fails_the_read_of_that_eve
     assert_eq!(done.position.get(), last.position + 1);
 }
 
-#[test]
-fn an_append_to_a_stream_whose_version_the_damage_hides_is_refused() {
+/// A closed store with an event of stream `hidden` in its first segment, and that event damaged.
+fn with_a_hidden_event() -> MemoryStorage {
     let storage = MemoryStorage::new();
     let store = small().open_memory(&storage).unwrap();
     store.append("hidden", Expected::NoStream, [Event::raw("t", vec![b'h'; 300])]).unwrap();
@@ -440,6 +441,21 @@ fn an_append_to_a_stream_whose_version_the_damage_hides_is_refused() {
     }
     store.close().unwrap();
     storage.flip_bit("log/00000000000000000001.seg", at(HEADER_PAGE + 200), 0).unwrap();
+    storage
+}
+
+#[test]
+fn an_index_tells_the_version_of_a_stream_whose_events_are_damaged() {
+    let store = small().open_memory(&with_a_hidden_event()).unwrap();
+    assert!(store.read_stream("hidden", Version::NONE).next().unwrap().is_err());
+    let done = store.append("hidden", Version::new(1), [Event::raw("t", "more")]).unwrap();
+    assert_eq!((done.position.get(), done.version.get()), (7, 2));
+}
+
+#[test]
+fn an_append_to_a_stream_whose_version_the_damage_hides_is_refused() {
+    let storage = with_a_hidden_event();
+    storage.delete("log/00000000000000000001.idx").unwrap();
     let store = small().open_memory(&storage).unwrap();
     for expected in [Expected::Any, Expected::NoStream, Expected::Exists, Version::new(1).into()] {
         let refused = store.append("hidden", expected, [Event::raw("t", "more")]).unwrap_err();
@@ -447,6 +463,10 @@ fn an_append_to_a_stream_whose_version_the_damage_hides_is_refused() {
     }
     let done = store.append("seen", Version::new(5), [Event::raw("t", "more")]).unwrap();
     assert_eq!((done.position.get(), done.version.get()), (7, 6));
+    assert!(
+        storage.file("log/00000000000000000001.idx").is_none(),
+        "no index is kept of what cannot be read"
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use everfold::{
-    AppendError, Batch, Durability, ErrorKind, Event, Fault, MemoryStorage, Options, Position, Store,
+    AppendError, Batch, Durability, ErrorKind, Event, Fault, MemoryStorage, Options, Position, Store, Version,
 };
 
 const FOR_EVER: Duration = Duration::from_secs(3600);
@@ -52,7 +52,7 @@ fn events_that_are_not_durable_yet_cannot_be_read_but_count_for_guards() {
         let seen = readable(&store);
         assert!(seen <= after_crash(&storage, POWER_LOSS), "what was read could be lost");
         let conflict = store.append("s", everfold::Expected::NoStream, [Event::raw("t", "y")]).unwrap_err();
-        assert_eq!(conflict.conflict().unwrap().actual.get(), 1);
+        assert_eq!(conflict.conflict().unwrap().actual, Some(Version::new(1)));
         assert_eq!(store.sync().unwrap().get(), 1);
         assert_eq!((readable(&store), store.watermark().get()), (1, 1));
         assert_eq!(after_crash(&storage, POWER_LOSS), 1);

@@ -175,13 +175,10 @@ impl Twin {
                 self.model.batches.push(batch);
                 self.model.acknowledge(durability);
             }
-            (
-                Some((stream, want)),
-                Err(AppendError::Conflict(Conflict { stream: found, expected, actual, .. })),
-            ) => {
+            (Some((stream, want)), Err(AppendError::Conflict(Conflict { guard, actual, .. }))) => {
                 let version = versions[usize::from(*stream)];
-                assert_eq!((found, expected), (name(*stream), want.expected(version)));
-                assert_eq!(actual.get(), version);
+                assert_eq!(guard, Guard::version(name(*stream), want.expected(version)));
+                assert_eq!(actual, Some(Version::new(version)));
             }
             (broken, got) => unreachable!("broken guard: {broken:?}, outcome: {got:?}"),
         }

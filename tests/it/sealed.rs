@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use everfold::{Event, Expected, MIN_SEGMENT_BYTES, Options, Position, Store, Version};
+use everfold::{Event, Expected, MIN_SEGMENT_BYTES, Options, Position, Version};
 
 const EVENTS: u64 = 200;
 
@@ -30,7 +30,7 @@ fn events_after_a_damaged_frame_header_can_be_read() {
     let file = filled(dir.path());
     // In the header of the second frame of 128 bytes.
     flip(&file, 4096 + 128 + 16);
-    let store = Store::open(dir.path()).unwrap();
+    let store = Options::new().verify_on_open(true).open(dir.path()).unwrap();
     assert_eq!(store.recovery().damage.len(), 1);
     assert!(store.read(Position::new(1)).next().unwrap().is_err());
     let left: Vec<_> = store.read(Position::new(2)).map(|event| event.unwrap().position().get()).collect();
@@ -42,7 +42,7 @@ fn bytes_after_the_seal_of_a_segment_hide_no_event_and_stop_no_append() {
     let dir = tempfile::tempdir().unwrap();
     let file = filled(dir.path());
     flip(&file, 8191);
-    let store = Store::open(dir.path()).unwrap();
+    let store = Options::new().verify_on_open(true).open(dir.path()).unwrap();
     assert_eq!(store.recovery().damage.len(), 1);
     store.append("early", Version::new(5), [Event::raw("t", "")]).unwrap();
     store.append("new", Expected::NoStream, [Event::raw("t", "")]).unwrap();

@@ -2,6 +2,7 @@
 //! of one that is damaged, which gets no file.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use uuid::Uuid;
@@ -16,7 +17,6 @@ use crate::log::layout::memory_len;
 /// No key.
 const NONE: u32 = u32::MAX;
 
-#[derive(Debug)]
 pub(crate) struct MemoryIndex {
     /// Of the segment.
     first: Position,
@@ -89,6 +89,16 @@ impl Hasher for AsIs {
 
     fn write_u64(&mut self, hash: u64) {
         self.0 = hash;
+    }
+}
+
+impl fmt::Debug for MemoryIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryIndex")
+            .field("first", &self.first)
+            .field("events", &self.places.len())
+            .field("keys", &self.keys.len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -10,9 +10,9 @@
 //! ```
 
 use std::borrow::Cow;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::{fmt, io};
 
 use bytes::Bytes;
 use crc32fast::Hasher;
@@ -48,7 +48,6 @@ fn page_crc(tag: u64, number: u32, payload: &[u8]) -> u32 {
 }
 
 /// Takes pages in order, and keeps them or writes them to a file.
-#[derive(Debug)]
 pub(crate) struct PageSink {
     buffer: Vec<u8>,
     /// The file, and how much of it is written.
@@ -105,7 +104,6 @@ impl PageSink {
 }
 
 /// Where pages are read from.
-#[derive(Debug)]
 pub(crate) enum Source {
     /// A map, or what was never written to a file.
     Lent(Bytes),
@@ -139,13 +137,18 @@ impl Source {
 }
 
 /// The pages of an index file. Each is verified when it is first looked at.
-#[derive(Debug)]
 pub(crate) struct Pages {
     source: Source,
     tag: u64,
     count: u32,
     /// A bit for each page that was found good. Only of lent pages: others may be read differently next time.
     verified: Box<[AtomicU64]>,
+}
+
+impl fmt::Debug for Pages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pages").field("count", &self.count).finish_non_exhaustive()
+    }
 }
 
 impl Pages {
@@ -195,23 +198,6 @@ impl Pages {
                 Ok(Cow::Owned(page))
             }
         }
-    }
-
-    /// Bytes of a stream of bytes that starts with a page.
-    pub(crate) fn bytes(&self, first: u32, at: u64, len: usize) -> Result<Vec<u8>, IndexFault> {
-        let mut bytes = Vec::with_capacity(len.min(PAGE));
-        let payload = disk_len(PAYLOAD);
-        let mut at = at;
-        while bytes.len() < len {
-            let page = u32::try_from(at / payload).ok().and_then(|page| first.checked_add(page));
-            let number = page.ok_or(IndexFault::Damaged(u32::MAX))?;
-            let page = self.page(number)?;
-            let rest = page.get(memory_len(at % payload)..).unwrap_or_default();
-            let part = rest.get(..len - bytes.len()).unwrap_or(rest);
-            bytes.extend_from_slice(part);
-            at += disk_len(part.len());
-        }
-        Ok(bytes)
     }
 
     /// Whether these bytes are at a place in a stream of bytes.
@@ -266,10 +252,9 @@ mod tests {
         let source = Source::Lent(bytes.into());
         assert!(Pages::first(&source).unwrap().unwrap().starts_with(b"first"));
         let pages = Pages::new(source, 7, 3);
-        assert_eq!(pages.bytes(1, 4000, 1000).unwrap(), [3; 1000]);
         assert!(pages.has(1, 4000, &[3; 1000]).unwrap() && !pages.has(1, 4990, &[3; 20]).unwrap());
         assert!(matches!(pages.page(3), Err(IndexFault::Damaged(3))));
-        assert!(pages.bytes(1, 1 << 20, 10).is_err() && pages.bytes(u32::MAX, 1 << 40, 10).is_err());
+        assert!(pages.has(1, 1 << 20, &[3]).is_err() && pages.has(u32::MAX, 1 << 40, &[3]).is_err());
     }
 
     #[test]

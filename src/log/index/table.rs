@@ -70,7 +70,6 @@ fn bucket(hash: u64, buckets: u32) -> u32 {
 }
 
 /// Writes a table's pages.
-#[derive(Debug)]
 pub(crate) struct TableWriter<'a> {
     sink: &'a mut PageSink,
     placement: Placement,
