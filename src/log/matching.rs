@@ -273,13 +273,13 @@ mod tests {
     use proptest::prelude::*;
     use uuid::Uuid;
 
-    use super::super::index::Place;
-    use super::super::index::encode::encode;
-    use super::super::index::file::{Identity, IndexFile};
-    use super::super::index::memory::MemoryIndex;
-    use super::super::index::pages::Source;
     use super::*;
     use crate::event::{Position, Version};
+    use crate::log::index::Place;
+    use crate::log::index::encode::encode;
+    use crate::log::index::file::{Identity, IndexFile};
+    use crate::log::index::memory::MemoryIndex;
+    use crate::log::index::pages::Source;
 
     /// An event: its stream, its type and its tags.
     type Made = (u8, u8, Vec<u8>);
