@@ -3,16 +3,18 @@
 //! Sealed segments do not change, so whoever appends looks there before the batch is queued; the writer then looks
 //! only at what came since.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, RwLockReadGuard};
 
 use uuid::Uuid;
 
 use super::catalog::Catalog;
-use super::index::Lookup as _;
 use super::index::key::{Key, Kind};
+use super::index::memory::MemoryIndex;
+use super::index::{Lookup as _, SegmentIndex};
 use super::lookup::{Head, WithId};
 use super::matching::Prepared;
 use super::request::Request;
+use super::segment::Segment;
 use super::source::QuerySource;
 use crate::batch::Appended;
 use crate::error::{AppendError, Error, ErrorKind};
@@ -54,14 +56,19 @@ impl Known {
     fn try_look_up(catalog: &Arc<Catalog>, request: &Request) -> Result<Self, Error> {
         let (first, active) = catalog.numbers();
         let up_to = catalog.watermark.get();
-        let head = |key: &Key<'_>| match active_head(catalog, key) {
+        let in_active = Active::of(catalog);
+        let head = |key: &Key<'_>| match in_active.head(key) {
             Some(_) => Ok(None),
             None if active == first => Ok(Some(Head::default())),
             None => catalog.head_below(key, active).map(|head| Some(head.unwrap_or_default())),
         };
-        let mut heads = Vec::with_capacity(request.keys().len());
-        for key in request.keys() {
-            heads.push(if key.kind == Kind::Stream { head(&key)? } else { None });
+        let mut heads = Vec::new();
+        // Without sealed segments there is nothing to know.
+        if active > first {
+            heads.reserve(request.keys().len());
+            for key in request.keys() {
+                heads.push(if key.kind == Kind::Stream { head(&key)? } else { None });
+            }
         }
         let mut guards = Vec::with_capacity(request.guards.len());
         for guard in &request.guards {
@@ -86,14 +93,31 @@ impl Known {
     }
 }
 
-/// The last event of a stream in the active segment.
-fn active_head(catalog: &Catalog, stream: &Key<'_>) -> Option<Head> {
-    let (_, active) = catalog.numbers();
-    let segment = catalog.segment(active)?;
-    let index = segment.index()?;
-    let index = index.memory()?.read().unwrap_or_else(PoisonError::into_inner);
-    let found = index.find(stream).ok().flatten()?;
-    Some(Head { version: found.version, position: segment.position(found.last) })
+/// The active segment, to look for streams in.
+struct Active {
+    segment: Option<Arc<Segment>>,
+    index: Option<Arc<SegmentIndex>>,
+}
+
+impl Active {
+    fn of(catalog: &Catalog) -> Self {
+        let (_, active) = catalog.numbers();
+        let segment = catalog.segment(active);
+        let index = segment.as_ref().and_then(|segment| segment.index());
+        Active { segment, index }
+    }
+
+    fn memory(&self) -> Option<RwLockReadGuard<'_, MemoryIndex>> {
+        let memory = self.index.as_ref()?.memory()?;
+        Some(memory.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The last event of a stream in it.
+    fn head(&self, stream: &Key<'_>) -> Option<Head> {
+        let found = self.memory()?.find(stream).ok().flatten()?;
+        let position = self.segment.as_ref()?.position(found.last);
+        Some(Head { version: found.version, position })
+    }
 }
 
 /// The last event after a position, up to one, that matches a query.
@@ -129,7 +153,7 @@ impl Decision<'_> {
     }
 
     fn head(&self, stream: &Key<'_>, known: Option<Head>) -> Result<Head, Error> {
-        match (active_head(self.catalog, stream), known) {
+        match (Active::of(self.catalog).head(stream), known) {
             (Some(head), _) | (None, Some(head)) => Ok(head),
             (None, None) => self.catalog.head(stream),
         }
@@ -138,12 +162,22 @@ impl Decision<'_> {
     /// The version of each of the request's streams, by key.
     pub(crate) fn versions(&self, request: &Request) -> Result<Vec<Version>, Error> {
         let known = self.known(request);
+        let active = Active::of(self.catalog);
+        let memory = active.memory();
+        let (first, last) = self.catalog.numbers();
         let mut versions = Vec::with_capacity(request.keys().len());
         for (number, key) in request.keys().enumerate() {
+            if key.kind != Kind::Stream {
+                versions.push(Version::NONE);
+                continue;
+            }
+            let in_memory = memory.as_ref().and_then(|memory| memory.version(memory.key_number(&key)?));
             let known = known.and_then(|known| known.heads.get(number).copied().flatten());
-            versions.push(match key.kind {
-                Kind::Stream => self.head(&key, known)?.version,
-                Kind::Type | Kind::Tag => Version::NONE,
+            versions.push(match (in_memory, known) {
+                (Some(version), _) => version,
+                (None, Some(head)) => head.version,
+                (None, None) if first == last => Version::NONE,
+                (None, None) => self.catalog.head_below(&key, last)?.unwrap_or_default().version,
             });
         }
         Ok(versions)
@@ -226,13 +260,10 @@ impl Decision<'_> {
                 self.catalog.find_ids(&ids, active)?
             }
         };
-        let Some(segment) = self.catalog.segment(active) else { return Ok(found) };
-        if let Some(index) = segment.index()
-            && let Some(index) = index.memory()
-        {
-            let index = index.read().unwrap_or_else(PoisonError::into_inner);
+        let active = Active::of(self.catalog);
+        if let (Some(segment), Some(index)) = (&active.segment, active.memory()) {
             for (number, record) in request.records().iter().enumerate() {
-                let event = index.find_id(record.id).map(|event| WithId::in_segment(&segment, event));
+                let event = index.find_id(record.id).map(|event| WithId::in_segment(segment, event));
                 found.extend(event.map(|event| (number, event)));
             }
         }

@@ -35,8 +35,12 @@ impl OwnedKey {
         OwnedKey { kind, name: name.to_owned(), hash: hasher.name(kind, name) }
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(crate) fn key(&self) -> Key<'_> {
-        Key { kind: self.kind, name: &self.name, hash: self.hash }
+        Key { kind: self.kind, name: self.name.as_bytes(), hash: self.hash }
     }
 }
 

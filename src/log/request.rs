@@ -71,7 +71,7 @@ impl Request {
         let mut request = Request {
             frame: Vec::with_capacity(FRAME_HEADER + body_len + FRAME_TRAILER),
             records: Vec::with_capacity(batch.events.len()),
-            keys: Vec::new(),
+            keys: Vec::with_capacity(batch.events.len()),
             uses: Vec::with_capacity(batch.events.len() * 3),
             guards: batch.guards.clone(),
             durability: batch.durability,
@@ -114,9 +114,8 @@ impl Request {
         *name_at += key.name.len();
     }
 
-    fn name(&self, key: &RequestKey) -> &str {
-        let bytes = self.frame.get(key.at..key.at + key.len).unwrap_or_default();
-        std::str::from_utf8(bytes).unwrap_or_default()
+    fn name(&self, key: &RequestKey) -> &[u8] {
+        self.frame.get(key.at..key.at + key.len).unwrap_or_default()
     }
 
     /// The streams, types and tags.
@@ -152,17 +151,33 @@ impl Request {
         field_len(self.frame.len() - FRAME_HEADER - FRAME_TRAILER)
     }
 
-    /// Tells the active segment's index of the events, whose frame starts at an offset.
-    pub(crate) fn index(&self, index: &mut MemoryIndex, versions: &[Version], frame: u64) {
+    /// Tells the active segment's index of the events, whose frame starts at an offset. `last_versions` are those of
+    /// the streams before them, by key. Returns the version of each event.
+    pub(crate) fn index(
+        &self,
+        index: &mut MemoryIndex,
+        mut last_versions: Vec<Version>,
+        frame: u64,
+    ) -> Vec<Version> {
         let numbers: Vec<u32> = self.keys().map(|key| index.key(&key)).collect();
-        for (record, version) in self.records.iter().zip(versions) {
+        let mut versions = Vec::with_capacity(self.records.len());
+        for record in &self.records {
             let event = index.event(Place { frame, record: frame + disk_len(record.at) }, record.id);
-            for number in self.uses(record) {
+            let uses = self.uses(record);
+            let stream = uses.first().and_then(|stream| last_versions.get_mut(memory_len((*stream).into())));
+            let version = stream.map(|version| {
+                *version = version.next();
+                *version
+            });
+            let version = version.unwrap_or_default();
+            versions.push(version);
+            for number in uses {
                 if let Some(key) = numbers.get(memory_len((*number).into())) {
-                    index.note(*key, event, *version);
+                    index.note(*key, event, version);
                 }
             }
         }
+        versions
     }
 
     /// Gives the events their versions, one for each record, and the frame its header. Returns the frame.

@@ -269,7 +269,7 @@ impl StreamSource {
             return None;
         }
         if !follows {
-            return Some(Err(hidden(self.stream.key().name, event.position())));
+            return Some(Err(hidden(self.stream.name(), event.position())));
         }
         (self.from, self.started) = (version, true);
         Some(Ok(event))
@@ -279,7 +279,7 @@ impl StreamSource {
     fn hidden_rest(&self, catalog: &Catalog) -> Option<Error> {
         match self.direction {
             Direction::Backward => (self.started && self.from > Version::new(1))
-                .then(|| hidden(self.stream.key().name, Position::START)),
+                .then(|| hidden(self.stream.name(), Position::START)),
             Direction::Forward => catalog.hidden_end(&self.stream.key()),
         }
     }

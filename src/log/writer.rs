@@ -11,7 +11,7 @@ use super::catalog::{Catalog, Reached};
 use super::frame::{CLEAN, CONTROL_FRAME, FrameHeader, SEAL};
 use super::guarding::Decision;
 use super::indexer::Indexer;
-use super::layout::{disk_len, memory_len};
+use super::layout::disk_len;
 use super::mark::{MARK_FILE, Mark};
 use super::request::Request;
 use super::segment::{Segment, segment_name};
@@ -108,23 +108,16 @@ impl Writer {
     }
 
     /// `last_versions` are those of the request's streams, by key.
-    fn place(&mut self, request: &mut Request, mut last_versions: Vec<Version>) -> Appended {
+    fn place(&mut self, request: &mut Request, last_versions: Vec<Version>) -> Appended {
         let first = self.place.next;
         let recorded_at_ns = now_ns();
-        let mut versions = Vec::with_capacity(request.records().len());
-        for record in request.records() {
-            let stream = request.uses(record).first().copied().unwrap_or_default();
-            if let Some(version) = last_versions.get_mut(memory_len(stream.into())) {
-                *version = version.next();
-                versions.push(*version);
-            }
-        }
+        let mut versions = Vec::new();
         if let Some(index) = self.segment.index()
             && let Some(index) = index.memory()
         {
             let mut index = index.write().unwrap_or_else(PoisonError::into_inner);
             index.recorded_at(recorded_at_ns);
-            request.index(&mut index, &versions, self.place.offset);
+            versions = request.index(&mut index, last_versions, self.place.offset);
             self.index_size = index.size();
         }
         let mut header = FrameHeader::control(0, first, self.durable, self.place.chain, self.epoch);

@@ -63,7 +63,7 @@ fn keys(index: &MemoryIndex, body: &mut PageSink) -> io::Result<(u32, u32, Table
         let base = if key.kind == Kind::Stream { key.base } else { Version::NONE };
         put(&mut entry, 36, &base.get().to_le_bytes());
         entries.push((key.hash, entry));
-        names.extend_from_slice(name.as_bytes());
+        names.extend_from_slice(name);
         // One or two are in the entry.
         if key.count() > 2 {
             let all = std::iter::once(&key.first).chain(&key.rest);

@@ -195,7 +195,7 @@ impl Lookup for IndexFile {
             let Some(name) = u32_at(entry, 12).filter(|_| bytes_at(entry, 8) == Some(head)) else {
                 return true;
             };
-            match self.pages.has(self.header.names, name.into(), key.name.as_bytes()) {
+            match self.pages.has(self.header.names, name.into(), key.name) {
                 Ok(true) => found = self.found(entry),
                 Ok(false) => {}
                 Err(error) => fault = Some(error),

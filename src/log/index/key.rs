@@ -41,7 +41,7 @@ impl KeyHasher {
     }
 
     pub(crate) fn key(self, kind: Kind, name: &str) -> Key<'_> {
-        Key { kind, name, hash: self.name(kind, name) }
+        Key { kind, name: name.as_bytes(), hash: self.name(kind, name) }
     }
 }
 
@@ -49,6 +49,6 @@ impl KeyHasher {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Key<'a> {
     pub(crate) kind: Kind,
-    pub(crate) name: &'a str,
+    pub(crate) name: &'a [u8],
     pub(crate) hash: u64,
 }

@@ -29,7 +29,7 @@ pub(crate) struct MemoryIndex {
     /// The last key added with a hash.
     by_hash: HashMap<u64, u32, BuildHasherDefault<AsIs>>,
     keys: Vec<MemoryKey>,
-    names: String,
+    names: Vec<u8>,
     /// How many postings there are beside each key's first.
     postings: usize,
     /// Lowest and highest time of recording.
@@ -113,7 +113,7 @@ impl MemoryIndex {
             other_ids: HashMap::new(),
             by_hash: HashMap::default(),
             keys: Vec::new(),
-            names: String::new(),
+            names: Vec::new(),
             postings: 0,
             times: None,
             hidden: Vec::new(),
@@ -152,11 +152,12 @@ impl MemoryIndex {
             first: NONE,
             rest: Vec::new(),
         });
-        self.names.push_str(key.name);
+        self.names.extend_from_slice(key.name);
         number
     }
 
-    fn key_number(&self, key: &Key<'_>) -> Option<u32> {
+    /// The number of a key, if it is there.
+    pub(crate) fn key_number(&self, key: &Key<'_>) -> Option<u32> {
         let mut number = self.by_hash.get(&key.hash).copied()?;
         loop {
             let known = self.keys.get(memory_len(number.into()))?;
@@ -214,7 +215,7 @@ impl MemoryIndex {
         &self.keys
     }
 
-    pub(crate) fn name(&self, key: &MemoryKey) -> &str {
+    pub(crate) fn name(&self, key: &MemoryKey) -> &[u8] {
         let at = memory_len(key.name_at.into());
         self.names.get(at..at + usize::from(key.name_len)).unwrap_or_default()
     }
@@ -231,8 +232,18 @@ impl MemoryIndex {
         self.ids.get(memory_len(number.into())).copied()
     }
 
+    /// The version of a stream, by the number of its key.
+    pub(crate) fn version(&self, key: u32) -> Option<Version> {
+        let key = self.keys.get(memory_len(key.into()))?;
+        (key.first != NONE).then_some(key.version)
+    }
+
     /// The event with an id.
     pub(crate) fn find_id(&self, id: Uuid) -> Option<u32> {
+        let highest = self.ascending.last().and_then(|last| self.id(*last));
+        if self.other_ids.is_empty() && highest.is_none_or(|highest| highest < id) {
+            return None;
+        }
         let at = self.ascending.partition_point(|number| self.id(*number).is_some_and(|other| other < id));
         let ordered = self.ascending.get(at).copied().filter(|number| self.id(*number) == Some(id));
         ordered.or_else(|| self.other_ids.get(&id).copied())
