@@ -23,6 +23,7 @@ mod opening;
 mod project;
 mod read;
 mod restart;
+mod retain;
 mod sealed;
 mod source;
 mod subscribe;

@@ -168,19 +168,20 @@ impl IndexFile {
     pub(crate) fn excludes(&self, id: Uuid) -> bool {
         !matches!(self.header.ids, (Some(low), Some(high)) if (low..=high).contains(&id))
     }
+}
 
-    fn found(&self, entry: &[u8]) -> Option<Found> {
-        let count = u32_at(entry, 16)?;
-        let base = Version::new(u64_at(entry, 36)?);
-        Some(Found {
-            count,
-            first: u32_at(entry, 20)?,
-            last: u32_at(entry, 24)?,
-            at: u64_at(entry, 28)?,
-            base,
-            version: Version::new(base.get().saturating_add(u64::from(count))),
-        })
-    }
+/// What an entry of the key table tells of its name.
+pub(super) fn found(entry: &[u8]) -> Option<Found> {
+    let count = u32_at(entry, 16)?;
+    let base = Version::new(u64_at(entry, 36)?);
+    Some(Found {
+        count,
+        first: u32_at(entry, 20)?,
+        last: u32_at(entry, 24)?,
+        at: u64_at(entry, 28)?,
+        base,
+        version: Version::new(base.get().saturating_add(u64::from(count))),
+    })
 }
 
 impl Lookup for IndexFile {
@@ -196,7 +197,7 @@ impl Lookup for IndexFile {
                 return true;
             };
             match self.pages.has(self.header.names, name.into(), key.name) {
-                Ok(true) => found = self.found(entry),
+                Ok(true) => found = self::found(entry),
                 Ok(false) => {}
                 Err(error) => fault = Some(error),
             }
