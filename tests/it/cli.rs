@@ -237,17 +237,17 @@ fn retain_drops_segments_and_the_other_commands_take_what_is_left_for_whole() {
         let stream = if n < 5 { "early" } else { "late" };
         store.append(stream, Expected::Any, [Event::raw("t", n.to_string())]).unwrap();
     }
-    let view = store.project(Sold).unwrap();
+    let view = store.project(CountAll).unwrap();
     view.wait_for(store.watermark(), std::time::Duration::from_secs(30)).unwrap();
     assert_eq!(run("retain", &["--before", "200"]).status.code(), Some(6), "it is open");
     let told = line(run("retain", &["--before", "200", "--dry-run"]));
     assert_eq!((&told["segments"], told["dry_run"].as_bool()), (&0.into(), Some(true)));
-    assert!(told["kept_by"].as_str().unwrap().contains("\"sold\" on disk"));
+    assert!(told["kept_by"].as_str().unwrap().contains("\"count-all\" on disk"));
     drop(view);
     store.close().unwrap();
     drop(store);
 
-    let without = &["--before", "200", "--without-view", "sold"][..];
+    let without = &["--before", "200", "--without-view", "count-all"][..];
     let told = line(run("retain", &[without, &["--dry-run"]].concat()));
     let first = told["log_start"].as_u64().unwrap();
     assert!((150..=200).contains(&first));

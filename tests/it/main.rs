@@ -24,6 +24,7 @@ mod project;
 mod read;
 mod restart;
 mod retain;
+mod retain_crash;
 mod sealed;
 mod source;
 mod subscribe;
