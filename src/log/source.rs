@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::catalog::Catalog;
-use super::index::key::Kind;
+use super::holds::Start;
 use super::matching::{Direction, OwnedKey, Prepared, matches};
 use crate::error::{Corruption, Damage, Error, ErrorKind};
 use crate::event::{Position, RecordedEvent, Version};
@@ -61,6 +61,12 @@ impl QuerySource {
 
     pub(crate) fn is_forward(&self) -> bool {
         self.direction == Direction::Forward
+    }
+
+    /// Goes backward down to this position.
+    pub(crate) fn down_to(mut self, first: Position) -> Self {
+        self.last = first;
+        self
     }
 
     /// Everything up to here has been given or does not match.
@@ -217,7 +223,9 @@ pub(crate) struct StreamSource {
     from: Version,
     /// Whether `from` is the version of an event that was given.
     started: bool,
-    /// The stream's version before the log's start: events up to it were removed.
+    /// As it was when the read began.
+    log_start: Start,
+    /// The stream's version before that: events up to it were removed.
     removed: Version,
     /// Why that is not known.
     removed_unknown: Option<Error>,
@@ -225,15 +233,20 @@ pub(crate) struct StreamSource {
 }
 
 impl StreamSource {
-    pub(crate) fn new(catalog: &Catalog, stream: &str, from: Version, direction: Direction) -> Self {
-        let stream = OwnedKey::new(catalog.hasher, Kind::Stream, stream);
-        let last = catalog.watermark.get();
+    pub(crate) fn new(
+        stream: OwnedKey,
+        from: Version,
+        direction: Direction,
+        last: Position,
+        log_start: &Start,
+    ) -> Self {
         StreamSource {
             stream,
             events: None,
             direction,
             from,
             started: false,
+            log_start: log_start.clone(),
             removed: Version::NONE,
             removed_unknown: None,
             last,
@@ -260,28 +273,25 @@ impl StreamSource {
     }
 
     fn start(&mut self, catalog: &Catalog) -> Result<QuerySource, Error> {
-        match catalog.head_before_start(&self.stream.key()) {
+        match self.log_start.head(&self.stream.key()) {
             Ok(head) => self.removed = head.unwrap_or_default().version,
             Err(error) => self.removed_unknown = Some(error),
         }
         if self.direction == Direction::Forward && self.from < self.removed {
-            return Err(self.truncated(catalog));
+            return Err(self.truncated());
         }
-        let query = Prepared::of_key(self.stream.clone());
+        let (query, down_to) = (Prepared::of_key(self.stream.clone()), self.log_start.first);
         let (next, last) = match self.direction {
-            Direction::Forward => (catalog.stream_start(&self.stream.key(), self.from)?, self.last),
+            Direction::Forward => {
+                (catalog.stream_start(&self.stream.key(), self.from)?.max(down_to), self.last)
+            }
             Direction::Backward => {
-                (catalog.stream_end(&self.stream.key(), self.from)?.min(self.last), Position::START)
+                (catalog.stream_end(&self.stream.key(), self.from)?.min(self.last), down_to)
             }
         };
         let mut events = QuerySource::new(query, self.direction, next, last);
         events.over_damage = true;
         Ok(events)
-    }
-
-    /// The error that a read from the stream's end has to give first.
-    pub(crate) fn hidden_end(&self, catalog: &Catalog) -> Option<Error> {
-        catalog.hidden_end(&self.stream.key())
     }
 
     /// Takes note of an event of the stream that was read. `None` when it is one that was not asked for.
@@ -313,7 +323,7 @@ impl StreamSource {
                 let hidden_between = self.started && self.from > self.removed.next();
                 Some(match hidden_between {
                     true => hidden(self.stream.name(), Position::START),
-                    false => self.truncated(catalog),
+                    false => self.truncated(),
                 })
             }
             Direction::Backward => self.started.then(|| {
@@ -323,8 +333,8 @@ impl StreamSource {
         }
     }
 
-    fn truncated(&self, catalog: &Catalog) -> Error {
-        let (stream, last, first) = (self.stream.name(), self.removed, catalog.log_start());
+    fn truncated(&self) -> Error {
+        let (stream, last, first) = (self.stream.name(), self.removed, self.log_start.first);
         let message = format!(
             "retention has removed the events of stream {stream:?} up to version {last}: read those after that version"
         );
