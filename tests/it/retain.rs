@@ -172,7 +172,7 @@ fn streams_say_which_of_their_events_were_dropped() {
     assert_eq!(read(store.read_stream_backward("early", Version::END).limit(1)).1, None);
     assert_eq!(
         store.subscribe_stream("early", Version::NONE).next().unwrap().unwrap_err().kind(),
-        truncated.unwrap()
+        ErrorKind::Truncated { first }
     );
 }
 
