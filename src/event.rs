@@ -1,7 +1,6 @@
 //! What a user appends and what a reader gets back.
 
 use std::fmt;
-use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -226,17 +225,19 @@ impl Event {
     }
 }
 
-/// Where the parts of an event are in its record. Built by the record codec, which has checked every range.
-#[derive(Clone, Debug)]
+/// Where the parts of an event start in its record, each ending where the next one starts. Built by the record codec,
+/// which has checked that they are in order and end with the record.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct RecordParts {
     pub(crate) id: Uuid,
     pub(crate) version: Version,
     pub(crate) encoding: Encoding,
-    pub(crate) stream: Range<usize>,
-    pub(crate) event_type: Range<usize>,
-    pub(crate) tags: Range<usize>,
-    pub(crate) metadata: Option<Range<usize>>,
-    pub(crate) payload: Range<usize>,
+    pub(crate) has_metadata: bool,
+    pub(crate) stream: u32,
+    pub(crate) event_type: u32,
+    pub(crate) tags: u32,
+    pub(crate) metadata: u32,
+    pub(crate) payload: u32,
 }
 
 /// An event as stored: with its position, its stream, its version there, and when it was recorded.
@@ -253,6 +254,7 @@ pub struct RecordedEvent {
 }
 
 impl RecordedEvent {
+    #[inline]
     pub(crate) fn new(
         position: Position,
         recorded_at_ns: u64,
@@ -277,7 +279,7 @@ impl RecordedEvent {
     /// The stream the event belongs to.
     #[must_use]
     pub fn stream(&self) -> &str {
-        self.text(&self.parts.stream)
+        self.text(self.parts.stream, self.parts.event_type)
     }
 
     /// The number of the event in its stream.
@@ -295,7 +297,7 @@ impl RecordedEvent {
     /// The type.
     #[must_use]
     pub fn event_type(&self) -> &str {
-        self.text(&self.parts.event_type)
+        self.text(self.parts.event_type, self.parts.tags)
     }
 
     /// When the batch was recorded, by the clock of the machine. Informational: clocks go backwards, and order is
@@ -320,18 +322,19 @@ impl RecordedEvent {
     /// The payload's bytes.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
-        self.bytes(&self.parts.payload)
+        let start = usize::try_from(self.parts.payload).unwrap_or(usize::MAX);
+        self.record.get(start..).unwrap_or_default()
     }
 
     /// The metadata's bytes; `None` when none were given, which is not the same as empty.
     #[must_use]
     pub fn metadata(&self) -> Option<&[u8]> {
-        self.parts.metadata.as_ref().map(|range| self.bytes(range))
+        self.parts.has_metadata.then(|| self.bytes(self.parts.metadata, self.parts.payload))
     }
 
     /// The tags, in the order they were added.
     pub fn tags(&self) -> impl Iterator<Item = &str> {
-        let mut rest = self.bytes(&self.parts.tags);
+        let mut rest = self.bytes(self.parts.tags, self.parts.metadata);
         std::iter::from_fn(move || {
             let (len, tail) = rest.split_first_chunk::<2>()?;
             let (tag, tail) = tail.split_at_checked(usize::from(u16::from_le_bytes(*len)))?;
@@ -360,12 +363,13 @@ impl RecordedEvent {
         }
     }
 
-    fn bytes(&self, range: &Range<usize>) -> &[u8] {
-        self.record.get(range.clone()).unwrap_or_default()
+    fn bytes(&self, start: u32, end: u32) -> &[u8] {
+        let at = |offset: u32| usize::try_from(offset).unwrap_or(usize::MAX);
+        self.record.get(at(start)..at(end)).unwrap_or_default()
     }
 
-    fn text(&self, range: &Range<usize>) -> &str {
-        std::str::from_utf8(self.bytes(range)).unwrap_or_default()
+    fn text(&self, start: u32, end: u32) -> &str {
+        std::str::from_utf8(self.bytes(start, end)).unwrap_or_default()
     }
 }
 

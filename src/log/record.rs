@@ -11,13 +11,11 @@
 //! The checksum runs over `bytes[16..len] ‖ salt ‖ position ‖ version ‖ len`. What depends on the place in the log
 //! comes last, so that an appender checksums the long part before it knows the position.
 
-use std::ops::Range;
-
 use bytes::Bytes;
-use crc32fast::Hasher;
 use uuid::Uuid;
 
-use super::layout::{aligned, bytes_at, field_len, is_zero, memory_len, put, u16_at, u32_at, u64_at};
+use super::crc;
+use super::layout::{aligned, bytes_at, field_len, memory_len, put, u16_at, u32_at, u64_at};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Encoding, Event, Position, RecordParts, RecordedEvent, Version};
 
@@ -80,24 +78,26 @@ pub(crate) fn too_large(what: &str, actual: usize, limit: usize) -> Error {
 /// Appends a checked event to `out`, all but what [`place`] fills in. Returns the checksum so far.
 pub(crate) fn encode(out: &mut Vec<u8>, stream: &str, event: &Event, len: usize) -> u32 {
     let short = |len: usize| u16::try_from(len).unwrap_or(u16::MAX).to_le_bytes();
+    let metadata = event.metadata_bytes();
+    let mut header = [0; RECORD_HEADER];
+    put(&mut header, 0, &field_len(len).to_le_bytes());
+    put(&mut header, 16, event.event_id().as_bytes());
+    put(&mut header, 32, &field_len(event.payload().len()).to_le_bytes());
+    put(&mut header, 36, &metadata.map_or(NO_METADATA, |bytes| field_len(bytes.len())).to_le_bytes());
+    put(&mut header, 40, &short(stream.len()));
+    put(&mut header, 42, &short(event.event_type().len()));
+    put(&mut header, 44, &short(event.tags().len()));
+    put(&mut header, 46, &[encoding_byte(event.encoding())]);
     let start = out.len();
-    out.extend_from_slice(&field_len(len).to_le_bytes());
-    out.extend_from_slice(&[0; 12]);
-    out.extend_from_slice(event.event_id().as_bytes());
-    out.extend_from_slice(&field_len(event.payload().len()).to_le_bytes());
-    let metadata = event.metadata_bytes().map_or(NO_METADATA, |bytes| field_len(bytes.len()));
-    out.extend_from_slice(&metadata.to_le_bytes());
-    out.extend_from_slice(&short(stream.len()));
-    out.extend_from_slice(&short(event.event_type().len()));
-    out.extend_from_slice(&short(event.tags().len()));
-    out.extend_from_slice(&[encoding_byte(event.encoding()), 0]);
+    out.reserve(aligned(len));
+    out.extend_from_slice(&header);
     out.extend_from_slice(stream.as_bytes());
     out.extend_from_slice(event.event_type().as_bytes());
     for tag in event.tags() {
         out.extend_from_slice(&short(tag.len()));
         out.extend_from_slice(tag.as_bytes());
     }
-    out.extend_from_slice(event.metadata_bytes().unwrap_or_default());
+    out.extend_from_slice(metadata.unwrap_or_default());
     out.extend_from_slice(event.payload());
     debug_assert_eq!(out.len() - start, len, "the record is as long as it was checked to be");
     let crc = crc32fast::hash(out.get(start + FIXED_PART..).unwrap_or_default());
@@ -113,101 +113,167 @@ pub(crate) fn place(record: &mut [u8], partial_crc: u32, salt: u64, position: Po
 }
 
 fn crc_in_place(partial: u32, salt: u64, position: Position, version: Version, len: u32) -> u32 {
-    let mut place = [0; 28];
-    put(&mut place, 0, &salt.to_le_bytes());
-    put(&mut place, 8, &position.get().to_le_bytes());
-    put(&mut place, 16, &version.get().to_le_bytes());
-    put(&mut place, 24, &len.to_le_bytes());
-    let mut hasher = Hasher::new_with_initial(partial);
-    hasher.update(&place);
-    hasher.finalize()
+    crc::with_place(partial, salt, position.get(), version.get(), len)
 }
 
 /// The length of the record that starts `bytes`, without and with padding, if it can be one.
 pub(crate) fn length(bytes: &[u8]) -> Result<(usize, usize), RecordFault> {
+    length_within(bytes, bytes.len())
+}
+
+/// The same of a record that may be so long, whether or not `bytes` has all of it.
+pub(crate) fn length_within(bytes: &[u8], room: usize) -> Result<(usize, usize), RecordFault> {
     let len = memory_len(u64::from(u32_at(bytes, 0).ok_or(RecordFault::Length)?));
-    if !(RECORD_HEADER..=MAX_EVENT_BYTES).contains(&len) || aligned(len) > bytes.len() {
+    if !(RECORD_HEADER..=MAX_EVENT_BYTES).contains(&len) || aligned(len) > room {
         return Err(RecordFault::Length);
     }
     Ok((len, aligned(len)))
 }
 
-/// Reads the record at the start of `bytes`, and checks everything about it.
-pub(crate) fn decode(
-    bytes: &Bytes,
-    salt: u64,
-    position: Position,
-    recorded_at_ns: u64,
-) -> Result<RecordedEvent, RecordFault> {
-    let (len, padded) = length(bytes)?;
-    let record = bytes.get(..len).ok_or(RecordFault::Length)?;
-    let version = Version::new(u64_at(record, 8).ok_or(RecordFault::Length)?);
-    let partial = crc32fast::hash(record.get(FIXED_PART..).ok_or(RecordFault::Length)?);
-    let crc = crc_in_place(partial, salt, position, version, field_len(len));
-    if u32_at(record, 4) != Some(crc) {
-        return Err(RecordFault::Crc);
-    }
-    if !is_zero(bytes.get(len..padded).ok_or(RecordFault::Length)?) {
-        return Err(RecordFault::Field("padding"));
-    }
-    let parts = parts(record, version).ok_or(RecordFault::Field("a length"))??;
-    Ok(RecordedEvent::new(position, recorded_at_ns, crc, parts, bytes.slice(..len)))
+/// Where a record is, and how far it is to be believed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    pub(crate) salt: u64,
+    pub(crate) position: Position,
+    pub(crate) recorded_at_ns: u64,
+    /// The same memory was checked before: what is read must lie in the record, and nothing more is asked.
+    pub(crate) verified: bool,
 }
 
-/// `None`: the bytes end before a field does.
-fn parts(record: &[u8], version: Version) -> Option<Result<RecordParts, RecordFault>> {
-    let id = Uuid::from_bytes(bytes_at(record, 16)?);
-    let payload_len = memory_len(u64::from(u32_at(record, 32)?));
-    let metadata_len = match u32_at(record, 36)? {
-        NO_METADATA => None,
-        len => Some(memory_len(u64::from(len))),
-    };
-    let stream_len = usize::from(u16_at(record, 40)?);
-    let type_len = usize::from(u16_at(record, 42)?);
-    let tag_count = usize::from(u16_at(record, 44)?);
-    let [encoding, flags] = bytes_at(record, 46)?;
-
-    let mut at = RECORD_HEADER;
-    let mut take = |len: usize| -> Option<Range<usize>> {
-        let range = at..at.checked_add(len)?;
-        at = range.end;
-        record.get(range.clone()).map(|_| range)
-    };
-    let stream = take(stream_len)?;
-    let event_type = take(type_len)?;
-    let tags_start = event_type.end;
-    let mut tags_fit = tag_count <= MAX_TAGS;
-    for _ in 0..tag_count.min(MAX_TAGS) {
-        let len = usize::from(u16_at(record, take(2)?.start)?);
-        tags_fit &= is_name(record.get(take(len)?)?);
+/// Reads the record that starts `bytes` at an offset, and checks everything about it. The event shares the memory.
+#[inline]
+pub(crate) fn decode(bytes: &Bytes, at: usize, slot: Slot) -> Result<RecordedEvent, RecordFault> {
+    let Slot { salt, position, recorded_at_ns, verified } = slot;
+    let from = bytes.get(at..).ok_or(RecordFault::Length)?;
+    let (len, padded) = length(from)?;
+    let record = from.get(..len).ok_or(RecordFault::Length)?;
+    let (header, data) = record.split_first_chunk().ok_or(RecordFault::Length)?;
+    let fields = Fields::read(header);
+    if !verified {
+        let partial = crc32fast::hash(record.get(FIXED_PART..).ok_or(RecordFault::Length)?);
+        if fields.crc != crc_in_place(partial, salt, position, fields.version, field_len(len)) {
+            return Err(RecordFault::Crc);
+        }
+        // Fewer than eight bytes: not worth a call.
+        let padding = from.get(len..padded).ok_or(RecordFault::Length)?;
+        if padding.iter().fold(0, |all, byte| all | byte) != 0 {
+            return Err(RecordFault::Field("padding"));
+        }
+        fields.check_names(data)?;
     }
-    let metadata = match metadata_len {
-        Some(len) => Some(take(len)?),
-        None => None,
-    };
-    let payload = take(payload_len)?;
-    let tags_end = metadata.as_ref().map_or(payload.start, |range| range.start);
-
-    let checks = [
-        (at == record.len(), "the lengths do not add up"),
-        (is_name(record.get(stream.clone())?), "stream name"),
-        (is_name(record.get(event_type.clone())?), "type name"),
-        (tags_fit, "tags"),
-        (version > Version::NONE, "version"),
-        (flags == 0, "flags"),
-    ];
-    if let Some((_, what)) = checks.into_iter().find(|(holds, _)| !holds) {
-        return Some(Err(RecordFault::Field(what)));
-    }
-    let Some(encoding) = encoding_of(encoding) else {
-        return Some(Err(RecordFault::Field("encoding")));
-    };
-    let tags = tags_start..tags_end;
-    Some(Ok(RecordParts { id, version, encoding, stream, event_type, tags, metadata, payload }))
+    let parts = fields.parts(data)?;
+    Ok(RecordedEvent::new(position, recorded_at_ns, fields.crc, parts, bytes.slice(at..at + len)))
 }
 
-fn is_name(bytes: &[u8]) -> bool {
-    (1..=MAX_NAME_BYTES).contains(&bytes.len()) && std::str::from_utf8(bytes).is_ok()
+/// The fields of a record's header.
+struct Fields {
+    crc: u32,
+    version: Version,
+    id: Uuid,
+    payload: usize,
+    metadata: u32,
+    stream: usize,
+    event_type: usize,
+    tags: usize,
+    encoding: u8,
+    flags: u8,
+}
+
+impl Fields {
+    #[inline]
+    fn read(header: &[u8; RECORD_HEADER]) -> Self {
+        let u16_at = |at| usize::from(u16_at(header, at).unwrap_or_default());
+        let u32_at = |at| u32_at(header, at).unwrap_or_default();
+        let [encoding, flags] = bytes_at(header, 46).unwrap_or_default();
+        Fields {
+            crc: u32_at(4),
+            version: Version::new(u64_at(header, 8).unwrap_or_default()),
+            id: Uuid::from_bytes(bytes_at(header, 16).unwrap_or_default()),
+            payload: memory_len(u64::from(u32_at(32))),
+            metadata: u32_at(36),
+            stream: u16_at(40),
+            event_type: u16_at(42),
+            tags: u16_at(44),
+            encoding,
+            flags,
+        }
+    }
+
+    fn metadata_len(&self) -> usize {
+        if self.metadata == NO_METADATA { 0 } else { memory_len(u64::from(self.metadata)) }
+    }
+
+    /// How many bytes of the data are names, with the lengths of tags between them.
+    fn names_len(&self, data: &[u8]) -> Option<usize> {
+        data.len().checked_sub(self.metadata_len())?.checked_sub(self.payload)
+    }
+
+    /// Checks that the names are names, and fill what metadata and payload leave of the data.
+    #[inline]
+    fn check_names(&self, data: &[u8]) -> Result<(), RecordFault> {
+        let fault = |what| Err(RecordFault::Field(what));
+        let Some(names) = self.names_len(data).and_then(|len| data.get(..len)) else {
+            return fault("a length");
+        };
+        // Mostly all of it is ASCII, and then so is every part.
+        let ascii = names.is_ascii();
+        let is_text = |name: &[u8]| ascii || std::str::from_utf8(name).is_ok();
+        let is_name = |name: &[u8]| (1..=MAX_NAME_BYTES).contains(&name.len()) && is_text(name);
+        let Some((stream, rest)) = names.split_at_checked(self.stream) else { return fault("stream name") };
+        let Some((event_type, mut rest)) = rest.split_at_checked(self.event_type) else {
+            return fault("type name");
+        };
+        if !is_name(stream) {
+            return fault("stream name");
+        }
+        if !is_name(event_type) {
+            return fault("type name");
+        }
+        if self.tags > MAX_TAGS {
+            return fault("tags");
+        }
+        for _ in 0..self.tags {
+            match split_tag(rest) {
+                Some((tag, after)) if is_name(tag) => rest = after,
+                _ => return fault("tags"),
+            }
+        }
+        if rest.is_empty() { Ok(()) } else { fault("the lengths do not add up") }
+    }
+
+    /// Where the parts are; every one of them lies in the data.
+    #[inline]
+    fn parts(&self, data: &[u8]) -> Result<RecordParts, RecordFault> {
+        let names = self.names_len(data).ok_or(RecordFault::Field("a length"))?;
+        let type_end = self.stream + self.event_type;
+        if type_end > names {
+            return Err(RecordFault::Field("a length"));
+        }
+        if self.version == Version::NONE {
+            return Err(RecordFault::Field("version"));
+        }
+        if self.flags != 0 {
+            return Err(RecordFault::Field("flags"));
+        }
+        let offset = |len: usize| field_len(RECORD_HEADER + len);
+        Ok(RecordParts {
+            id: self.id,
+            version: self.version,
+            encoding: encoding_of(self.encoding).ok_or(RecordFault::Field("encoding"))?,
+            has_metadata: self.metadata != NO_METADATA,
+            stream: offset(0),
+            event_type: offset(self.stream),
+            tags: offset(type_end),
+            metadata: offset(names),
+            payload: offset(names + self.metadata_len()),
+        })
+    }
+}
+
+/// The first of a list of tags, each a length and its bytes; and the rest.
+fn split_tag(tags: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = tags.split_first_chunk()?;
+    rest.split_at_checked(usize::from(u16::from_le_bytes(*len)))
 }
 
 const fn encoding_byte(encoding: Encoding) -> u8 {
@@ -241,8 +307,12 @@ mod tests {
         out
     }
 
+    fn slot(salt: u64, position: u64) -> Slot {
+        Slot { salt, position: Position::new(position), recorded_at_ns: 77, verified: false }
+    }
+
     fn read(bytes: Vec<u8>) -> Result<RecordedEvent, RecordFault> {
-        decode(&Bytes::from(bytes), SALT, Position::new(9), 77)
+        decode(&Bytes::from(bytes), 0, slot(SALT, 9))
     }
 
     fn sample() -> Event {
@@ -281,9 +351,9 @@ mod tests {
     #[test]
     fn a_record_is_valid_only_in_its_own_place() {
         let bytes = Bytes::from(record(&sample()));
-        assert!(decode(&bytes, SALT, Position::new(9), 0).is_ok());
-        assert!(decode(&bytes, SALT, Position::new(8), 0).is_err());
-        assert!(decode(&bytes, SALT + 1, Position::new(9), 0).is_err());
+        assert!(decode(&bytes, 0, slot(SALT, 9)).is_ok());
+        assert!(decode(&bytes, 0, slot(SALT, 8)).is_err());
+        assert!(decode(&bytes, 0, slot(SALT + 1, 9)).is_err());
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub(crate) struct Segment {
     /// The writer's handle, while the segment is active. One kept for each sealed segment would use them all up.
     active: RwLock<Option<Arc<dyn File>>>,
     map: OnceLock<Bytes>,
+    /// Every frame before this offset was read from the map, and each of its checksums matched.
+    verified: AtomicU64,
 }
 
 impl Segment {
@@ -56,6 +58,7 @@ impl Segment {
             settled: Arc::default(),
             active: RwLock::default(),
             map: OnceLock::new(),
+            verified: AtomicU64::new(disk_len(SEGMENT_HEADER)),
         }
     }
 
@@ -95,6 +98,18 @@ impl Segment {
     /// Where the frames end, in a sealed segment.
     pub(crate) fn sealed_len(&self) -> Option<u64> {
         self.sealed_len.get().copied()
+    }
+
+    /// Whether what lies before an offset in the map was verified since the store was opened.
+    pub(crate) fn is_verified(&self, up_to: u64) -> bool {
+        up_to <= self.verified.load(Ordering::Acquire)
+    }
+
+    /// Takes note of bytes in the map that verify, if everything before them does: one offset is all that is kept.
+    pub(crate) fn note_verified(&self, from: u64, to: u64) {
+        if self.is_verified(from) {
+            self.verified.fetch_max(to, Ordering::AcqRel);
+        }
     }
 
     /// The segment's file: the writer's handle, or one of the caller's own.
