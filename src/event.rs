@@ -112,6 +112,26 @@ impl Encoding {
     }
 }
 
+impl Encoding {
+    /// The byte that stands for it in a record.
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Encoding::Raw => 1,
+            Encoding::Json => 2,
+            Encoding::Bincode => 3,
+        }
+    }
+
+    pub(crate) const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Encoding::Raw),
+            2 => Some(Encoding::Json),
+            3 => Some(Encoding::Bincode),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Encoding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -225,19 +245,22 @@ impl Event {
     }
 }
 
-/// Where the parts of an event start in its record, each ending where the next one starts. Built by the record codec,
-/// which has checked that they are in order and end with the record.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RecordParts {
-    pub(crate) id: Uuid,
-    pub(crate) version: Version,
-    pub(crate) encoding: Encoding,
-    pub(crate) has_metadata: bool,
-    pub(crate) stream: u32,
-    pub(crate) event_type: u32,
-    pub(crate) tags: u32,
-    pub(crate) metadata: u32,
-    pub(crate) payload: u32,
+/// Where the fields of a record are that every event has. The codec of records lays them out, and recorded events read
+/// them when they are asked: to find them all for every event would cost a scan more than its checksums do.
+pub(crate) mod field {
+    pub(crate) const CRC: usize = 4;
+    pub(crate) const VERSION: usize = 8;
+    pub(crate) const ID: usize = 16;
+    pub(crate) const PAYLOAD_LEN: usize = 32;
+    pub(crate) const METADATA_LEN: usize = 36;
+    pub(crate) const STREAM_LEN: usize = 40;
+    pub(crate) const TYPE_LEN: usize = 42;
+    pub(crate) const TAGS: usize = 44;
+    pub(crate) const ENCODING: usize = 46;
+    /// The names, the metadata and the payload follow each other from here on, and end with the record.
+    pub(crate) const DATA: usize = 48;
+    /// In place of the metadata's length: there is none.
+    pub(crate) const NO_METADATA: u32 = u32::MAX;
 }
 
 /// An event as stored: with its position, its stream, its version there, and when it was recorded.
@@ -248,26 +271,19 @@ pub(crate) struct RecordParts {
 pub struct RecordedEvent {
     position: Position,
     recorded_at_ns: u64,
-    fingerprint: u32,
-    parts: RecordParts,
+    /// Without padding. Its codec has checked it.
     record: Bytes,
 }
 
 impl RecordedEvent {
     #[inline]
-    pub(crate) fn new(
-        position: Position,
-        recorded_at_ns: u64,
-        fingerprint: u32,
-        parts: RecordParts,
-        record: Bytes,
-    ) -> Self {
-        RecordedEvent { position, recorded_at_ns, fingerprint, parts, record }
+    pub(crate) fn new(position: Position, recorded_at_ns: u64, record: Bytes) -> Self {
+        RecordedEvent { position, recorded_at_ns, record }
     }
 
     /// The checksum stored with the event: with the position, tells it from an event of another log.
     pub(crate) fn fingerprint(&self) -> u32 {
-        self.fingerprint
+        u32::from_le_bytes(self.field(field::CRC))
     }
 
     /// The global position.
@@ -279,25 +295,25 @@ impl RecordedEvent {
     /// The stream the event belongs to.
     #[must_use]
     pub fn stream(&self) -> &str {
-        self.text(self.parts.stream, self.parts.event_type)
+        self.text(field::DATA, self.len16(field::STREAM_LEN))
     }
 
     /// The number of the event in its stream.
     #[must_use]
     pub fn version(&self) -> Version {
-        self.parts.version
+        Version(u64::from_le_bytes(self.field(field::VERSION)))
     }
 
     /// The event's id.
     #[must_use]
     pub fn event_id(&self) -> Uuid {
-        self.parts.id
+        Uuid::from_bytes(self.field(field::ID))
     }
 
     /// The type.
     #[must_use]
     pub fn event_type(&self) -> &str {
-        self.text(self.parts.event_type, self.parts.tags)
+        self.text(field::DATA + self.len16(field::STREAM_LEN), self.len16(field::TYPE_LEN))
     }
 
     /// When the batch was recorded, by the clock of the machine. Informational: clocks go backwards, and order is
@@ -316,25 +332,29 @@ impl RecordedEvent {
     /// How the payload is encoded.
     #[must_use]
     pub fn encoding(&self) -> Encoding {
-        self.parts.encoding
+        let [code] = self.field(field::ENCODING);
+        Encoding::from_code(code).unwrap_or(Encoding::Raw)
     }
 
     /// The payload's bytes.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
-        let start = usize::try_from(self.parts.payload).unwrap_or(usize::MAX);
-        self.record.get(start..).unwrap_or_default()
+        self.record.get(self.payload_start()..).unwrap_or_default()
     }
 
     /// The metadata's bytes; `None` when none were given, which is not the same as empty.
     #[must_use]
     pub fn metadata(&self) -> Option<&[u8]> {
-        self.parts.has_metadata.then(|| self.bytes(self.parts.metadata, self.parts.payload))
+        let payload = self.payload_start();
+        let start = payload.saturating_sub(self.metadata_len()?);
+        Some(self.record.get(start..payload).unwrap_or_default())
     }
 
     /// The tags, in the order they were added.
     pub fn tags(&self) -> impl Iterator<Item = &str> {
-        let mut rest = self.bytes(self.parts.tags, self.parts.metadata);
+        let start = field::DATA + self.len16(field::STREAM_LEN) + self.len16(field::TYPE_LEN);
+        let end = self.payload_start().saturating_sub(self.metadata_len().unwrap_or(0));
+        let mut rest = self.record.get(start..end).unwrap_or_default();
         std::iter::from_fn(move || {
             let (len, tail) = rest.split_first_chunk::<2>()?;
             let (tag, tail) = tail.split_at_checked(usize::from(u16::from_le_bytes(*len)))?;
@@ -354,7 +374,7 @@ impl RecordedEvent {
                 format!("the payload of {:?} at position {} {what}", self.event_type(), self.position),
             )
         };
-        match self.parts.encoding {
+        match self.encoding() {
             Encoding::Raw => Err(fault("is raw bytes: read payload() instead of decode()".into())),
             Encoding::Json => serde_json::from_slice(self.payload())
                 .map_err(|e| fault("is not the expected JSON".into()).because(e)),
@@ -363,13 +383,29 @@ impl RecordedEvent {
         }
     }
 
-    fn bytes(&self, start: u32, end: u32) -> &[u8] {
-        let at = |offset: u32| usize::try_from(offset).unwrap_or(usize::MAX);
-        self.record.get(at(start)..at(end)).unwrap_or_default()
+    fn field<const N: usize>(&self, at: usize) -> [u8; N] {
+        self.record.get(at..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; N])
     }
 
-    fn text(&self, start: u32, end: u32) -> &str {
-        std::str::from_utf8(self.bytes(start, end)).unwrap_or_default()
+    fn len16(&self, at: usize) -> usize {
+        usize::from(u16::from_le_bytes(self.field(at)))
+    }
+
+    fn metadata_len(&self) -> Option<usize> {
+        match u32::from_le_bytes(self.field(field::METADATA_LEN)) {
+            field::NO_METADATA => None,
+            len => usize::try_from(len).ok(),
+        }
+    }
+
+    fn payload_start(&self) -> usize {
+        let len = u32::from_le_bytes(self.field(field::PAYLOAD_LEN));
+        self.record.len().saturating_sub(usize::try_from(len).unwrap_or(usize::MAX))
+    }
+
+    fn text(&self, start: usize, len: usize) -> &str {
+        let bytes = self.record.get(start..start + len).unwrap_or_default();
+        std::str::from_utf8(bytes).unwrap_or_default()
     }
 }
 

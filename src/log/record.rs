@@ -11,20 +11,17 @@
 //! The checksum runs over `bytes[16..len] ‖ salt ‖ position ‖ version ‖ len`. What depends on the place in the log
 //! comes last, so that an appender checksums the long part before it knows the position.
 
-use bytes::Bytes;
-use uuid::Uuid;
-
 use super::crc;
 use super::layout::{aligned, bytes_at, field_len, memory_len, put, u16_at, u32_at, u64_at};
 use crate::error::{Error, ErrorKind};
-use crate::event::{Encoding, Event, Position, RecordParts, RecordedEvent, Version};
+use crate::event::field::{self, NO_METADATA};
+use crate::event::{Encoding, Event, Position, RecordedEvent, Version};
+use bytes::Bytes;
 
 /// Bytes before the variable part.
-pub(crate) const RECORD_HEADER: usize = 48;
+pub(crate) const RECORD_HEADER: usize = field::DATA;
 /// Where the part that does not depend on the place in the log starts.
-const FIXED_PART: usize = 16;
-/// In the field of the metadata's length: there is none.
-const NO_METADATA: u32 = u32::MAX;
+const FIXED_PART: usize = field::ID;
 
 /// The longest name of a stream, type or tag, in bytes.
 pub const MAX_NAME_BYTES: usize = 255;
@@ -81,13 +78,17 @@ pub(crate) fn encode(out: &mut Vec<u8>, stream: &str, event: &Event, len: usize)
     let metadata = event.metadata_bytes();
     let mut header = [0; RECORD_HEADER];
     put(&mut header, 0, &field_len(len).to_le_bytes());
-    put(&mut header, 16, event.event_id().as_bytes());
-    put(&mut header, 32, &field_len(event.payload().len()).to_le_bytes());
-    put(&mut header, 36, &metadata.map_or(NO_METADATA, |bytes| field_len(bytes.len())).to_le_bytes());
-    put(&mut header, 40, &short(stream.len()));
-    put(&mut header, 42, &short(event.event_type().len()));
-    put(&mut header, 44, &short(event.tags().len()));
-    put(&mut header, 46, &[encoding_byte(event.encoding())]);
+    put(&mut header, field::ID, event.event_id().as_bytes());
+    put(&mut header, field::PAYLOAD_LEN, &field_len(event.payload().len()).to_le_bytes());
+    put(
+        &mut header,
+        field::METADATA_LEN,
+        &metadata.map_or(NO_METADATA, |bytes| field_len(bytes.len())).to_le_bytes(),
+    );
+    put(&mut header, field::STREAM_LEN, &short(stream.len()));
+    put(&mut header, field::TYPE_LEN, &short(event.event_type().len()));
+    put(&mut header, field::TAGS, &short(event.tags().len()));
+    put(&mut header, field::ENCODING, &[event.encoding().code()]);
     let start = out.len();
     out.reserve(aligned(len));
     out.extend_from_slice(&header);
@@ -108,8 +109,8 @@ pub(crate) fn encode(out: &mut Vec<u8>, stream: &str, event: &Event, len: usize)
 /// Gives an encoded record its version, and the checksum that ties it to its place.
 pub(crate) fn place(record: &mut [u8], partial_crc: u32, salt: u64, position: Position, version: Version) {
     let len = u32_at(record, 0).unwrap_or_default();
-    put(record, 8, &version.get().to_le_bytes());
-    put(record, 4, &crc_in_place(partial_crc, salt, position, version, len).to_le_bytes());
+    put(record, field::VERSION, &version.get().to_le_bytes());
+    put(record, field::CRC, &crc_in_place(partial_crc, salt, position, version, len).to_le_bytes());
 }
 
 fn crc_in_place(partial: u32, salt: u64, position: Position, version: Version, len: u32) -> u32 {
@@ -147,8 +148,7 @@ pub(crate) fn decode(bytes: &Bytes, at: usize, slot: Slot) -> Result<RecordedEve
     let from = bytes.get(at..).ok_or(RecordFault::Length)?;
     let (len, padded) = length(from)?;
     let record = from.get(..len).ok_or(RecordFault::Length)?;
-    let (header, data) = record.split_first_chunk().ok_or(RecordFault::Length)?;
-    let fields = Fields::read(header);
+    let fields = Fields::read(record).ok_or(RecordFault::Length)?;
     if !verified {
         let partial = crc32fast::hash(record.get(FIXED_PART..).ok_or(RecordFault::Length)?);
         if fields.crc != crc_in_place(partial, salt, position, fields.version, field_len(len)) {
@@ -159,114 +159,91 @@ pub(crate) fn decode(bytes: &Bytes, at: usize, slot: Slot) -> Result<RecordedEve
         if padding.iter().fold(0, |all, byte| all | byte) != 0 {
             return Err(RecordFault::Field("padding"));
         }
-        fields.check_names(data)?;
     }
-    let parts = fields.parts(data)?;
-    Ok(RecordedEvent::new(position, recorded_at_ns, fields.crc, parts, bytes.slice(at..at + len)))
+    let names = fields.check(record)?;
+    if !verified {
+        fields.check_names(names)?;
+    }
+    Ok(RecordedEvent::new(position, recorded_at_ns, bytes.slice(at..at + len)))
 }
 
 /// The fields of a record's header.
 struct Fields {
     crc: u32,
     version: Version,
-    id: Uuid,
-    payload: usize,
+    payload: u32,
     metadata: u32,
-    stream: usize,
-    event_type: usize,
-    tags: usize,
+    stream: u16,
+    event_type: u16,
+    tags: u16,
     encoding: u8,
     flags: u8,
 }
 
 impl Fields {
     #[inline]
-    fn read(header: &[u8; RECORD_HEADER]) -> Self {
-        let u16_at = |at| usize::from(u16_at(header, at).unwrap_or_default());
-        let u32_at = |at| u32_at(header, at).unwrap_or_default();
-        let [encoding, flags] = bytes_at(header, 46).unwrap_or_default();
-        Fields {
-            crc: u32_at(4),
-            version: Version::new(u64_at(header, 8).unwrap_or_default()),
-            id: Uuid::from_bytes(bytes_at(header, 16).unwrap_or_default()),
-            payload: memory_len(u64::from(u32_at(32))),
-            metadata: u32_at(36),
-            stream: u16_at(40),
-            event_type: u16_at(42),
-            tags: u16_at(44),
+    fn read(record: &[u8]) -> Option<Self> {
+        let header: [u8; RECORD_HEADER] = bytes_at(record, 0)?;
+        let [encoding, flags] = bytes_at(&header, field::ENCODING)?;
+        Some(Fields {
+            crc: u32_at(&header, field::CRC)?,
+            version: Version::new(u64_at(&header, field::VERSION)?),
+            payload: u32_at(&header, field::PAYLOAD_LEN)?,
+            metadata: u32_at(&header, field::METADATA_LEN)?,
+            stream: u16_at(&header, field::STREAM_LEN)?,
+            event_type: u16_at(&header, field::TYPE_LEN)?,
+            tags: u16_at(&header, field::TAGS)?,
             encoding,
             flags,
-        }
+        })
     }
 
-    fn metadata_len(&self) -> usize {
-        if self.metadata == NO_METADATA { 0 } else { memory_len(u64::from(self.metadata)) }
-    }
-
-    /// How many bytes of the data are names, with the lengths of tags between them.
-    fn names_len(&self, data: &[u8]) -> Option<usize> {
-        data.len().checked_sub(self.metadata_len())?.checked_sub(self.payload)
-    }
-
-    /// Checks that the names are names, and fill what metadata and payload leave of the data.
+    /// Checks that the parts lie in the record, and returns the names, with the lengths of tags between them.
     #[inline]
-    fn check_names(&self, data: &[u8]) -> Result<(), RecordFault> {
-        let fault = |what| Err(RecordFault::Field(what));
-        let Some(names) = self.names_len(data).and_then(|len| data.get(..len)) else {
-            return fault("a length");
+    fn check<'a>(&self, record: &'a [u8]) -> Result<&'a [u8], RecordFault> {
+        let metadata = if self.metadata == NO_METADATA { 0 } else { self.metadata };
+        let after = u64::from(self.payload) + u64::from(metadata);
+        let names_end = record.len().saturating_sub(memory_len(after));
+        let names = record.get(RECORD_HEADER..names_end).ok_or(RecordFault::Field("a length"))?;
+        let fault = if usize::from(self.stream) + usize::from(self.event_type) > names.len() {
+            "a length"
+        } else if self.version == Version::NONE {
+            "version"
+        } else if self.flags != 0 {
+            "flags"
+        } else if Encoding::from_code(self.encoding).is_none() {
+            "encoding"
+        } else {
+            return Ok(names);
         };
+        Err(RecordFault::Field(fault))
+    }
+
+    /// Checks that the names are names, and that there is nothing else.
+    #[inline]
+    fn check_names(&self, names: &[u8]) -> Result<(), RecordFault> {
+        let fault = RecordFault::Field;
         // Mostly all of it is ASCII, and then so is every part.
         let ascii = names.is_ascii();
         let is_text = |name: &[u8]| ascii || std::str::from_utf8(name).is_ok();
         let is_name = |name: &[u8]| (1..=MAX_NAME_BYTES).contains(&name.len()) && is_text(name);
-        let Some((stream, rest)) = names.split_at_checked(self.stream) else { return fault("stream name") };
-        let Some((event_type, mut rest)) = rest.split_at_checked(self.event_type) else {
-            return fault("type name");
-        };
+        let (stream, rest) = names.split_at_checked(self.stream.into()).ok_or(fault("stream name"))?;
+        let (event_type, mut tags) =
+            rest.split_at_checked(self.event_type.into()).ok_or(fault("type name"))?;
         if !is_name(stream) {
-            return fault("stream name");
+            return Err(fault("stream name"));
         }
         if !is_name(event_type) {
-            return fault("type name");
+            return Err(fault("type name"));
         }
-        if self.tags > MAX_TAGS {
-            return fault("tags");
+        if usize::from(self.tags) > MAX_TAGS {
+            return Err(fault("tags"));
         }
         for _ in 0..self.tags {
-            match split_tag(rest) {
-                Some((tag, after)) if is_name(tag) => rest = after,
-                _ => return fault("tags"),
-            }
+            let (_, rest) = split_tag(tags).filter(|(tag, _)| is_name(tag)).ok_or(fault("tags"))?;
+            tags = rest;
         }
-        if rest.is_empty() { Ok(()) } else { fault("the lengths do not add up") }
-    }
-
-    /// Where the parts are; every one of them lies in the data.
-    #[inline]
-    fn parts(&self, data: &[u8]) -> Result<RecordParts, RecordFault> {
-        let names = self.names_len(data).ok_or(RecordFault::Field("a length"))?;
-        let type_end = self.stream + self.event_type;
-        if type_end > names {
-            return Err(RecordFault::Field("a length"));
-        }
-        if self.version == Version::NONE {
-            return Err(RecordFault::Field("version"));
-        }
-        if self.flags != 0 {
-            return Err(RecordFault::Field("flags"));
-        }
-        let offset = |len: usize| field_len(RECORD_HEADER + len);
-        Ok(RecordParts {
-            id: self.id,
-            version: self.version,
-            encoding: encoding_of(self.encoding).ok_or(RecordFault::Field("encoding"))?,
-            has_metadata: self.metadata != NO_METADATA,
-            stream: offset(0),
-            event_type: offset(self.stream),
-            tags: offset(type_end),
-            metadata: offset(names),
-            payload: offset(names + self.metadata_len()),
-        })
+        if tags.is_empty() { Ok(()) } else { Err(fault("the lengths do not add up")) }
     }
 }
 
@@ -276,25 +253,10 @@ fn split_tag(tags: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(usize::from(u16::from_le_bytes(*len)))
 }
 
-const fn encoding_byte(encoding: Encoding) -> u8 {
-    match encoding {
-        Encoding::Raw => 1,
-        Encoding::Json => 2,
-        Encoding::Bincode => 3,
-    }
-}
-
-const fn encoding_of(byte: u8) -> Option<Encoding> {
-    match byte {
-        1 => Some(Encoding::Raw),
-        2 => Some(Encoding::Json),
-        3 => Some(Encoding::Bincode),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     const SALT: u64 = 0x5a17;
