@@ -266,8 +266,7 @@ pub(crate) fn headers(bytes: &[u8], within: usize, salt: u64) -> impl Iterator<I
 }
 
 fn header_crc(header: &[u8; FRAME_HEADER], salt: u64) -> u32 {
-    let mut hasher = Hasher::new();
-    hasher.update(&salt.to_le_bytes());
+    let mut hasher = Hasher::new_with_initial(crc::with_number(0, salt));
     hasher.update(header.get(8..).unwrap_or_default());
     hasher.finalize()
 }

@@ -106,6 +106,7 @@ impl Reader {
 
     /// The event at a position, read at a spot that somebody noted. A wrong spot costs time: the event is then found
     /// without it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for indexes that know spots"))]
     pub(crate) fn event_at(&mut self, position: Position, spot: Spot) -> Result<RecordedEvent, Error> {
         self.enter(position)?;
         let current = self.current.as_mut().ok_or_else(|| missing(position))?;
@@ -312,4 +313,135 @@ fn damaged(segment: &Segment, offset: u64, position: Position, fault: &FrameFaul
 
 fn missing(position: Position) -> Error {
     Error::invalid(format!("there is no event at position {position}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame::CONTROL_FRAME;
+    use super::super::segment_header::SEGMENT_HEADER;
+    use super::*;
+    use crate::batch::{Batch, Durability};
+    use crate::event::Event;
+    use crate::log::Log;
+    use crate::options::{MIN_SEGMENT_BYTES, Options};
+    use crate::storage::memory::MemoryStorage;
+
+    const EVENTS: u64 = 400;
+
+    fn payload(position: u64) -> Vec<u8> {
+        let len = usize::try_from(position * 7 % 90).unwrap();
+        vec![u8::try_from(position % 251).unwrap(); len]
+    }
+
+    /// Some sealed segments and an active one, of frames with one to eleven events.
+    fn log(map: bool) -> Log {
+        let options = Options::new().segment_size(MIN_SEGMENT_BYTES).map_segments(map);
+        let log = Log::open(Arc::new(MemoryStorage::new()), &options).unwrap();
+        let (mut next, mut size) = (1, 1);
+        while next <= EVENTS {
+            let until = (next + size).min(EVENTS + 1);
+            let batch = (next..until)
+                .fold(Batch::new().durability(Durability::Written), |batch, position| {
+                    batch.event("s", Event::raw("t", payload(position)).tag("x"))
+                });
+            log.append(&batch).unwrap();
+            (next, size) = (until, size % 11 + 1);
+        }
+        log.sync().unwrap();
+        log
+    }
+
+    fn reader(log: &Log) -> Reader {
+        Reader::new(log.catalog.clone(), 512)
+    }
+
+    fn check(event: &RecordedEvent, position: u64) {
+        assert_eq!(event.position(), Position::new(position));
+        assert_eq!(event.payload(), payload(position));
+    }
+
+    fn segments(log: &Log) -> Vec<Arc<Segment>> {
+        let mut all: Vec<_> =
+            (1..=EVENTS).filter_map(|n| log.catalog.segment_with(Position::new(n))).collect();
+        all.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        all
+    }
+
+    #[test]
+    fn events_are_found_in_every_order_whether_verified_before_or_not() {
+        for map in [true, false] {
+            let log = log(map);
+            for _ in 0..2 {
+                let mut reader = reader(&log);
+                let strided = (0..3000).map(|n| n * 149 % EVENTS + 1);
+                let within = (1..EVENTS - 4).flat_map(|n| [n + 3, n, n + 4, n + 1]);
+                for position in (1..=EVENTS).rev().chain(strided).chain(within).chain(1..=EVENTS) {
+                    check(&reader.event(Position::new(position)).unwrap(), position);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_forward_read_verifies_mapped_sealed_segments_and_no_other_read_does() {
+        let log = log(true);
+        let verified = || {
+            let end = |s: &Segment| s.sealed_len().map(|len| len - disk_len(CONTROL_FRAME));
+            segments(&log).iter().filter(|s| end(s).is_some_and(|end| s.is_verified(end))).count()
+        };
+        let sealed = segments(&log).len() - 1;
+        assert!(sealed > 5);
+        let mut backward = reader(&log);
+        (1..=EVENTS).rev().for_each(|n| drop(backward.event(Position::new(n)).unwrap()));
+        let mut with_gaps = reader(&log);
+        (1..=EVENTS).filter(|n| n % 12 != 0).for_each(|n| drop(with_gaps.event(Position::new(n)).unwrap()));
+        assert_eq!(verified(), 0);
+        let mut forward = reader(&log);
+        (1..=EVENTS).for_each(|n| drop(forward.event(Position::new(n)).unwrap()));
+        assert_eq!(verified(), sealed);
+        assert!(!segments(&log).last().unwrap().is_verified(disk_len(SEGMENT_HEADER) + 1));
+    }
+
+    #[test]
+    fn a_right_spot_is_read_and_a_wrong_one_is_never_believed() {
+        for (map, verify) in [(true, false), (true, true), (false, false)] {
+            let log = log(map);
+            let mut spots = Vec::new();
+            let mut noting = reader(&log);
+            for position in 1..=EVENTS {
+                let event = noting.event(Position::new(position)).unwrap();
+                let frame = noting.current.as_ref().unwrap().frame.as_ref().unwrap();
+                let len = event.record_len().next_multiple_of(8);
+                spots.push(Spot { frame: frame.offset, record: frame.at - disk_len(len) });
+                if !verify {
+                    noting = reader(&log);
+                }
+            }
+            let mut reader = reader(&log);
+            for (position, spot) in (1..).zip(&spots) {
+                let wrong = spots[usize::try_from(position * 31 % EVENTS).unwrap()];
+                let hostile = Spot { frame: u64::MAX - 8, record: u64::MAX };
+                let inside = Spot { record: spot.record + 8, ..*spot };
+                let outside = Spot { record: 0, ..*spot };
+                for spot in [*spot, wrong, *spot, hostile, inside, outside, *spot] {
+                    check(&reader.event_at(Position::new(position), spot).unwrap(), position);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn events_of_mapped_segments_are_lent_and_those_of_buffers_stay_as_they_are() {
+        let log = log(true);
+        let all = |log: &Log| {
+            let mut reader = reader(log);
+            (1..=EVENTS).map(|n| reader.event(Position::new(n)).unwrap()).collect::<Vec<_>>()
+        };
+        let (once, again) = (all(&log), all(&log));
+        let active = segments(&log).last().unwrap().header.first;
+        for (one, other) in once.iter().zip(&again).filter(|(one, _)| one.position() < active) {
+            assert_eq!(one.payload().as_ptr_range(), other.payload().as_ptr_range());
+        }
+        once.iter().zip(1..).for_each(|(event, position)| check(event, position));
+    }
 }

@@ -311,6 +311,41 @@ mod tests {
     }
 
     #[test]
+    fn a_verified_record_is_read_without_a_panic_whatever_became_of_it() {
+        let good = record(&sample());
+        let verified = Slot { verified: true, ..slot(SALT, 9) };
+        let look_at_all = |bytes: Vec<u8>| {
+            let Ok(event) = decode(&Bytes::from(bytes), 0, verified) else { return 0 };
+            let tags: usize = event.tags().map(str::len).sum();
+            let names = event.stream().len() + event.event_type().len() + tags;
+            let len = names + event.payload().len() + event.metadata().unwrap_or_default().len();
+            assert!(len <= good.len());
+            drop((
+                event.event_id(),
+                event.version(),
+                event.encoding(),
+                event.fingerprint(),
+                format!("{event:?}"),
+            ));
+            1
+        };
+        assert_eq!(look_at_all(good.clone()), 1);
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            look_at_all(bad);
+        }
+        for (at, byte) in (0..good.len()).flat_map(|at| [0, 0x7f, 0x80, 0xff].map(|byte| (at, byte))) {
+            for len in [1, 2, 4, 8] {
+                let mut bad = good.clone();
+                bad.iter_mut().skip(at).take(len).for_each(|to| *to = byte);
+                look_at_all(bad);
+            }
+        }
+        (0..good.len()).for_each(|cut| drop(look_at_all(good[..cut].to_vec())));
+    }
+
+    #[test]
     fn a_record_is_valid_only_in_its_own_place() {
         let bytes = Bytes::from(record(&sample()));
         assert!(decode(&bytes, 0, slot(SALT, 9)).is_ok());

@@ -107,8 +107,9 @@ impl Segment {
 
     /// Takes note of bytes in the map that verify, if everything before them does: one offset is all that is kept.
     pub(crate) fn note_verified(&self, from: u64, to: u64) {
-        if self.is_verified(from) {
-            self.verified.fetch_max(to, Ordering::AcqRel);
+        if self.is_verified(from) && !self.is_verified(to) {
+            // A slower reader may put a lower offset over a higher one, which is as true.
+            self.verified.store(to, Ordering::Release);
         }
     }
 
