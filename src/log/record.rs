@@ -315,7 +315,7 @@ mod tests {
         let good = record(&sample());
         let verified = Slot { verified: true, ..slot(SALT, 9) };
         let look_at_all = |bytes: Vec<u8>| {
-            let Ok(event) = decode(&Bytes::from(bytes), 0, verified) else { return 0 };
+            let Ok(event) = decode(&Bytes::from(bytes), 0, verified) else { return false };
             let tags: usize = event.tags().map(str::len).sum();
             let names = event.stream().len() + event.event_type().len() + tags;
             let len = names + event.payload().len() + event.metadata().unwrap_or_default().len();
@@ -329,7 +329,7 @@ mod tests {
             ));
             1
         };
-        assert_eq!(look_at_all(good.clone()), 1);
+        assert!(look_at_all(good.clone()));
         for bit in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
@@ -342,7 +342,7 @@ mod tests {
                 look_at_all(bad);
             }
         }
-        (0..good.len()).for_each(|cut| drop(look_at_all(good[..cut].to_vec())));
+        assert!((0..good.len()).all(|cut| !look_at_all(good[..cut].to_vec())));
     }
 
     #[test]
