@@ -1,12 +1,12 @@
 //! What a user appends and what a reader gets back.
 
+use std::cell::Cell;
 use std::fmt;
-use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
 use crate::codec;
 use crate::error::{Error, ErrorKind};
@@ -118,6 +118,26 @@ impl Encoding {
     }
 }
 
+impl Encoding {
+    /// The byte that stands for it in a record.
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Encoding::Raw => 1,
+            Encoding::Json => 2,
+            Encoding::Bincode => 3,
+        }
+    }
+
+    pub(crate) const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Encoding::Raw),
+            2 => Some(Encoding::Json),
+            3 => Some(Encoding::Bincode),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Encoding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -170,7 +190,7 @@ impl Event {
     }
 
     fn encoded(event_type: String, encoding: Encoding, payload: Vec<u8>) -> Self {
-        Event { id: Uuid::now_v7(), event_type, encoding, payload, tags: Vec::new(), metadata: None }
+        Event { id: new_id(), event_type, encoding, payload, tags: Vec::new(), metadata: None }
     }
 
     /// Adds a tag, a label such as `customer:17`. Tags are compared byte by byte.
@@ -231,17 +251,50 @@ impl Event {
     }
 }
 
-/// Where the parts of an event are in its record. Built by the record codec, which has checked every range.
-#[derive(Clone, Debug)]
-pub(crate) struct RecordParts {
-    pub(crate) id: Uuid,
-    pub(crate) version: Version,
-    pub(crate) encoding: Encoding,
-    pub(crate) stream: Range<usize>,
-    pub(crate) event_type: Range<usize>,
-    pub(crate) tags: Range<usize>,
-    pub(crate) metadata: Option<Range<usize>>,
-    pub(crate) payload: Range<usize>,
+thread_local! {
+    /// The millisecond of the thread's last id, and the 74 bits that followed it.
+    static LAST_ID: Cell<(u64, u128)> = const { Cell::new((0, 0)) };
+}
+
+/// A UUID of version 7. The random bits are drawn once in a millisecond, since that is a call of the operating system,
+/// and counted up for further ids in it: the method *monotonic random* of RFC 9562, for each thread by itself.
+fn new_id() -> Uuid {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    let tail = match LAST_ID.get() {
+        (then, tail) if then == now => tail.wrapping_add(1),
+        // 62 bits below the variant, 12 from above the version.
+        _ => {
+            let random = Uuid::new_v4().as_u128();
+            random & ((1 << 62) - 1) | (random >> 116) << 62
+        }
+    };
+    LAST_ID.set((now, tail));
+    let [_, _, _, _, _, _, bytes @ ..] = spread(tail).to_be_bytes();
+    Builder::from_unix_timestamp_millis(now, &bytes).into_uuid()
+}
+
+/// The 74 bits with room for the variant between them.
+const fn spread(tail: u128) -> u128 {
+    (tail >> 62) << 64 | tail & ((1 << 62) - 1)
+}
+
+/// Where the fields of a record are that every event has. The codec of records lays them out, and recorded events read
+/// them when they are asked: to find them all for every event would cost a scan more than its checksums do.
+pub(crate) mod field {
+    pub(crate) const CRC: usize = 4;
+    pub(crate) const VERSION: usize = 8;
+    pub(crate) const ID: usize = 16;
+    pub(crate) const PAYLOAD_LEN: usize = 32;
+    pub(crate) const METADATA_LEN: usize = 36;
+    pub(crate) const STREAM_LEN: usize = 40;
+    pub(crate) const TYPE_LEN: usize = 42;
+    pub(crate) const TAGS: usize = 44;
+    pub(crate) const ENCODING: usize = 46;
+    /// The names, the metadata and the payload follow each other from here on, and end with the record.
+    pub(crate) const DATA: usize = 48;
+    /// In place of the metadata's length: there is none.
+    pub(crate) const NO_METADATA: u32 = u32::MAX;
 }
 
 /// An event as stored: with its position, its stream, its version there, and when it was recorded.
@@ -252,25 +305,19 @@ pub(crate) struct RecordParts {
 pub struct RecordedEvent {
     position: Position,
     recorded_at_ns: u64,
-    fingerprint: u32,
-    parts: RecordParts,
+    /// Without padding. Its codec has checked it.
     record: Bytes,
 }
 
 impl RecordedEvent {
-    pub(crate) fn new(
-        position: Position,
-        recorded_at_ns: u64,
-        fingerprint: u32,
-        parts: RecordParts,
-        record: Bytes,
-    ) -> Self {
-        RecordedEvent { position, recorded_at_ns, fingerprint, parts, record }
+    #[inline]
+    pub(crate) fn new(position: Position, recorded_at_ns: u64, record: Bytes) -> Self {
+        RecordedEvent { position, recorded_at_ns, record }
     }
 
     /// The checksum stored with the event: with the position, tells it from an event of another log.
     pub(crate) fn fingerprint(&self) -> u32 {
-        self.fingerprint
+        u32::from_le_bytes(self.field(field::CRC))
     }
 
     /// Length of the record on disk, without padding.
@@ -287,25 +334,25 @@ impl RecordedEvent {
     /// The stream the event belongs to.
     #[must_use]
     pub fn stream(&self) -> &str {
-        self.text(&self.parts.stream)
+        self.text(field::DATA, self.len16(field::STREAM_LEN))
     }
 
     /// The number of the event in its stream.
     #[must_use]
     pub fn version(&self) -> Version {
-        self.parts.version
+        Version(u64::from_le_bytes(self.field(field::VERSION)))
     }
 
     /// The event's id.
     #[must_use]
     pub fn event_id(&self) -> Uuid {
-        self.parts.id
+        Uuid::from_bytes(self.field(field::ID))
     }
 
     /// The type.
     #[must_use]
     pub fn event_type(&self) -> &str {
-        self.text(&self.parts.event_type)
+        self.text(field::DATA + self.len16(field::STREAM_LEN), self.len16(field::TYPE_LEN))
     }
 
     /// When the batch was recorded, by the clock of the machine. Informational: clocks go backwards, and order is
@@ -324,24 +371,29 @@ impl RecordedEvent {
     /// How the payload is encoded.
     #[must_use]
     pub fn encoding(&self) -> Encoding {
-        self.parts.encoding
+        let [code] = self.field(field::ENCODING);
+        Encoding::from_code(code).unwrap_or(Encoding::Raw)
     }
 
     /// The payload's bytes.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
-        self.bytes(&self.parts.payload)
+        self.record.get(self.payload_start()..).unwrap_or_default()
     }
 
     /// The metadata's bytes; `None` when none were given, which is not the same as empty.
     #[must_use]
     pub fn metadata(&self) -> Option<&[u8]> {
-        self.parts.metadata.as_ref().map(|range| self.bytes(range))
+        let payload = self.payload_start();
+        let start = payload.saturating_sub(self.metadata_len()?);
+        Some(self.record.get(start..payload).unwrap_or_default())
     }
 
     /// The tags, in the order they were added.
     pub fn tags(&self) -> impl Iterator<Item = &str> {
-        let mut rest = self.bytes(&self.parts.tags);
+        let start = field::DATA + self.len16(field::STREAM_LEN) + self.len16(field::TYPE_LEN);
+        let end = self.payload_start().saturating_sub(self.metadata_len().unwrap_or(0));
+        let mut rest = self.record.get(start..end).unwrap_or_default();
         std::iter::from_fn(move || {
             let (len, tail) = rest.split_first_chunk::<2>()?;
             let (tag, tail) = tail.split_at_checked(usize::from(u16::from_le_bytes(*len)))?;
@@ -361,7 +413,7 @@ impl RecordedEvent {
                 format!("the payload of {:?} at position {} {what}", self.event_type(), self.position),
             )
         };
-        match self.parts.encoding {
+        match self.encoding() {
             Encoding::Raw => Err(fault("is raw bytes: read payload() instead of decode()".into())),
             Encoding::Json => serde_json::from_slice(self.payload())
                 .map_err(|e| fault("is not the expected JSON".into()).because(e)),
@@ -370,12 +422,29 @@ impl RecordedEvent {
         }
     }
 
-    fn bytes(&self, range: &Range<usize>) -> &[u8] {
-        self.record.get(range.clone()).unwrap_or_default()
+    fn field<const N: usize>(&self, at: usize) -> [u8; N] {
+        self.record.get(at..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; N])
     }
 
-    fn text(&self, range: &Range<usize>) -> &str {
-        std::str::from_utf8(self.bytes(range)).unwrap_or_default()
+    fn len16(&self, at: usize) -> usize {
+        usize::from(u16::from_le_bytes(self.field(at)))
+    }
+
+    fn metadata_len(&self) -> Option<usize> {
+        match u32::from_le_bytes(self.field(field::METADATA_LEN)) {
+            field::NO_METADATA => None,
+            len => usize::try_from(len).ok(),
+        }
+    }
+
+    fn payload_start(&self) -> usize {
+        let len = u32::from_le_bytes(self.field(field::PAYLOAD_LEN));
+        self.record.len().saturating_sub(usize::try_from(len).unwrap_or(usize::MAX))
+    }
+
+    fn text(&self, start: usize, len: usize) -> &str {
+        let bytes = self.record.get(start..start + len).unwrap_or_default();
+        std::str::from_utf8(bytes).unwrap_or_default()
     }
 }
 
@@ -390,5 +459,40 @@ impl fmt::Debug for RecordedEvent {
             .field("encoding", &self.encoding())
             .field("payload_len", &self.payload().len())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn ids_are_of_version_7_of_this_time_and_never_the_same() {
+        let before = u64::try_from(UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
+        let threads: Vec<_> = (0..4)
+            .map(|_| std::thread::spawn(|| (0..20_000).map(|_| new_id()).collect::<Vec<_>>()))
+            .collect();
+        let of_threads: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let after = u64::try_from(UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
+        let ids: HashSet<_> = of_threads.iter().flatten().collect();
+        assert_eq!(ids.len(), 80_000);
+        for id in ids {
+            assert_eq!((id.get_version_num(), id.get_variant()), (7, uuid::Variant::RFC4122));
+            let (seconds, nanos) = id.get_timestamp().unwrap().to_unix();
+            assert!((before..=after).contains(&(seconds * 1000 + u64::from(nanos) / 1_000_000)));
+        }
+    }
+
+    #[test]
+    fn counting_on_changes_the_last_bits_first_and_carries() {
+        let of = |tail: u128| {
+            let [_, _, _, _, _, _, bytes @ ..] = spread(tail).to_be_bytes();
+            Builder::from_unix_timestamp_millis(1, &bytes).into_uuid()
+        };
+        assert!(of(1) < of(2));
+        assert!(of((1 << 62) - 1) < of(1 << 62));
+        assert_eq!(of(1 << 62).as_u128() - of(0).as_u128(), 1 << 64);
     }
 }

@@ -1,12 +1,13 @@
 //! All events of a store, in order, in segments.
 //!
-//! From the inside out: [`layout`] and the pure codecs [`record`] < [`frame`] < [`segment_header`], [`store_file`],
+//! From the inside out: [`layout`], [`crc`] and the pure codecs [`record`] < [`frame`] < [`segment_header`], [`store_file`],
 //! [`mark`]; [`window`], [`walk`] and [`scan`] read them; [`segment`], [`index`] and [`catalog`] are what readers share;
 //! [`reader`] and [`cursor`] read; [`files`], [`create`], [`recovery`], [`open`] and [`report`] open; [`request`],
 //! [`writer`], [`committer`], [`keeper`] and [`spare`] append. The log knows nothing of projections.
 
 pub(crate) mod catalog;
 mod committer;
+mod crc;
 pub(crate) mod create;
 pub(crate) mod cursor;
 pub(crate) mod files;

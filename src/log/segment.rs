@@ -8,7 +8,8 @@ use bytes::Bytes;
 
 use super::index::SegmentIndex;
 use super::index::memory::MemoryIndex;
-use super::segment_header::SegmentHeader;
+use super::layout::disk_len;
+use super::segment_header::{SEGMENT_HEADER, SegmentHeader};
 use super::window::Window;
 use crate::error::Error;
 use crate::event::Position;
@@ -52,6 +53,8 @@ pub(crate) struct Segment {
     /// The writer's handle, while the segment is active. One kept for each sealed segment would use them all up.
     active: RwLock<Option<Arc<dyn File>>>,
     map: OnceLock<Bytes>,
+    /// Every frame before this offset was read from the map, and each of its checksums matched.
+    verified: AtomicU64,
 }
 
 impl Segment {
@@ -66,6 +69,7 @@ impl Segment {
             settled: Arc::default(),
             active: RwLock::default(),
             map: OnceLock::new(),
+            verified: AtomicU64::new(disk_len(SEGMENT_HEADER)),
         }
     }
 
@@ -125,6 +129,19 @@ impl Segment {
     /// Where the frames end, in a sealed segment.
     pub(crate) fn sealed_len(&self) -> Option<u64> {
         self.sealed_len.get().copied()
+    }
+
+    /// Whether what lies before an offset in the map was verified since the store was opened.
+    pub(crate) fn is_verified(&self, up_to: u64) -> bool {
+        up_to <= self.verified.load(Ordering::Acquire)
+    }
+
+    /// Takes note of bytes in the map that verify, if everything before them does: one offset is all that is kept.
+    pub(crate) fn note_verified(&self, from: u64, to: u64) {
+        if self.is_verified(from) && !self.is_verified(to) {
+            // A slower reader may put a lower offset over a higher one, which is as true.
+            self.verified.store(to, Ordering::Release);
+        }
     }
 
     /// The segment's file: the writer's handle, or one of the caller's own.
