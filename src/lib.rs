@@ -23,6 +23,7 @@ pub use log::cursor::Cursor;
 pub use log::record::{MAX_EVENT_BYTES, MAX_NAME_BYTES, MAX_TAGS};
 pub use log::recovery::Removed;
 pub use log::report::RecoveryReport;
+pub use log::ticket::Ticket;
 pub use options::{MAX_BATCH_BYTES, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES, Options};
 pub use projection::{ApplyError, Projection, ViewBatch};
 pub use storage::memory::{Fault, MemoryStorage};

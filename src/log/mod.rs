@@ -3,8 +3,9 @@
 //! From the inside out: [`layout`] and the pure codecs [`record`] < [`frame`] < [`segment_header`], [`store_file`],
 //! [`mark`]; [`window`], [`walk`] and [`scan`] read them; [`segment`], [`index`] and [`catalog`] are what readers share;
 //! [`reader`] and [`cursor`] read; [`files`], [`create`], [`recovery`], [`open`] and [`report`] open; [`request`],
-//! [`writer`], [`committer`], [`keeper`] and [`spare`] append. The log knows nothing of projections.
+//! [`writer`], [`bell`], [`ticket`], [`queue`], [`committer`], [`keeper`] and [`spare`] append. The log knows nothing of projections.
 
+mod bell;
 pub(crate) mod catalog;
 mod committer;
 pub(crate) mod create;
@@ -16,6 +17,7 @@ mod keeper;
 pub(crate) mod layout;
 pub(crate) mod mark;
 mod open;
+mod queue;
 pub(crate) mod reader;
 pub(crate) mod record;
 pub(crate) mod recovery;
@@ -26,6 +28,7 @@ pub(crate) mod segment;
 pub(crate) mod segment_header;
 mod spare;
 pub(crate) mod store_file;
+pub(crate) mod ticket;
 pub(crate) mod walk;
 pub(crate) mod window;
 mod writer;
@@ -45,6 +48,7 @@ use committer::Committer;
 use keeper::Keeper;
 use report::RecoveryReport;
 use request::Request;
+use ticket::Ticket;
 
 /// An open log. Reading goes through its catalog; appending needs the writing half.
 #[derive(Debug)]
@@ -83,6 +87,12 @@ impl Log {
         let writing = self.writing()?;
         let request = Request::encode(batch, writing.max_body)?;
         writing.committer.append(request)
+    }
+
+    pub(crate) fn submit(&self, batch: &Batch) -> Result<Ticket, AppendError> {
+        let writing = self.writing()?;
+        let request = Request::encode(batch, writing.max_body)?;
+        Ok(writing.committer.submit(request)?)
     }
 
     pub(crate) fn sync(&self) -> Result<Position, Error> {

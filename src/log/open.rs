@@ -156,7 +156,8 @@ fn start_writing(
     let start = Start { segment: active, place, epoch, mark };
     let writer = Writer::new(catalog.clone(), spare.clone(), start)?;
     let keeper = Arc::new(Keeper::new(options.sync_after, segment_size));
-    let committer = Arc::new(Committer::new(catalog.clone(), writer, keeper.clone()));
+    let committer =
+        Arc::new(Committer::new(catalog.clone(), writer, keeper.clone(), options.max_in_flight_bytes));
     let thread = keeper.start(&committer, spare)?;
     let room = memory_len(segment_size).saturating_sub(SEGMENT_HEADER + 2 * CONTROL_FRAME);
     Ok(Writing {

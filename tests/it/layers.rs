@@ -41,7 +41,7 @@ const RESERVED: [(&str, &[&str]); 13] = [
     ("bincode::", &["src/codec.rs"]),
     ("std::fs", DISK),
     ("fs::", DISK),
-    ("rustix", &["src/storage/disk/"]),
+    ("rustix", &["src/storage/disk/", "src/log/bell.rs"]),
     ("storage.remove", &["src/log/create.rs", "src/log/spare.rs", "src/log/recovery.rs", "src/storage/"]),
     ("storage.rename", &["src/log/create.rs", "src/log/spare.rs", "src/storage/"]),
     (".write_at", &["src/log/create.rs", "src/log/recovery.rs", "src/log/writer.rs", "src/storage/"]),
