@@ -108,7 +108,7 @@ mod tests {
             });
             shared.1.store(true, Ordering::Release);
             shared.0.ring();
-            waiters.map(|waiter| waiter.join().unwrap());
+            waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
             assert_eq!(shared.0.sleepers.load(Ordering::SeqCst), 0);
         }
     }

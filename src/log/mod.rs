@@ -3,8 +3,10 @@
 //! From the inside out: [`layout`] and the pure codecs [`record`] < [`frame`] < [`segment_header`], [`store_file`],
 //! [`mark`]; [`window`], [`walk`] and [`scan`] read them; [`segment`], [`index`] and [`catalog`] are what readers share;
 //! [`reader`] and [`cursor`] read; [`files`], [`create`], [`recovery`], [`open`] and [`report`] open; [`request`],
-//! [`writer`], [`bell`], [`ticket`], [`queue`], [`committer`], [`keeper`] and [`spare`] append. The log knows nothing of projections.
+//! [`writer`], [`bell`], [`ticket`], [`queue`], [`committer`], [`keeper`], [`ahead`] and [`spare`] append. The log knows
+//! nothing of projections.
 
+mod ahead;
 mod bell;
 pub(crate) mod catalog;
 mod committer;

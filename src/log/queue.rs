@@ -88,7 +88,7 @@ impl Queue {
         if state.let_in != state.in_line || !fits(&state) {
             let turn = state.in_line;
             state.in_line += 1;
-            while !state.closing && !(state.let_in == turn && fits(&state)) {
+            while !(state.closing || state.let_in == turn && fits(&state)) {
                 state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             state.let_in += 1;

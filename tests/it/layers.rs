@@ -44,7 +44,17 @@ const RESERVED: [(&str, &[&str]); 13] = [
     ("rustix", &["src/storage/disk/", "src/log/bell.rs"]),
     ("storage.remove", &["src/log/create.rs", "src/log/spare.rs", "src/log/recovery.rs", "src/storage/"]),
     ("storage.rename", &["src/log/create.rs", "src/log/spare.rs", "src/storage/"]),
-    (".write_at", &["src/log/create.rs", "src/log/recovery.rs", "src/log/writer.rs", "src/storage/"]),
+    (
+        ".write_at",
+        &[
+            "src/log/ahead.rs",
+            "src/log/create.rs",
+            "src/log/recovery.rs",
+            "src/log/spare.rs",
+            "src/log/writer.rs",
+            "src/storage/",
+        ],
+    ),
     ("Access::Write", &["src/log/recovery.rs", "src/log/writer.rs", "src/storage/"]),
 ];
 
