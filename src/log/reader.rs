@@ -317,12 +317,12 @@ fn missing(position: Position) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::super::frame::CONTROL_FRAME;
-    use super::super::segment_header::SEGMENT_HEADER;
     use super::*;
     use crate::batch::{Batch, Durability};
     use crate::event::Event;
     use crate::log::Log;
+    use crate::log::frame::CONTROL_FRAME;
+    use crate::log::segment_header::SEGMENT_HEADER;
     use crate::options::{MIN_SEGMENT_BYTES, Options};
     use crate::storage::memory::MemoryStorage;
 

@@ -327,7 +327,7 @@ mod tests {
                 event.fingerprint(),
                 format!("{event:?}"),
             ));
-            1
+            true
         };
         assert!(look_at_all(good.clone()));
         for bit in 0..good.len() * 8 {
