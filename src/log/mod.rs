@@ -3,11 +3,12 @@
 //! From the inside out: [`layout`] and the pure codecs [`record`] < [`frame`] < [`segment_header`], [`store_file`],
 //! [`mark`]; [`window`], [`walk`] and [`scan`] read them; [`segment`], [`index`] and [`catalog`] are what readers share;
 //! [`reader`] and [`cursor`] read; [`files`], [`create`], [`recovery`], [`open`] and [`report`] open; [`request`],
-//! [`writer`], [`bell`], [`ticket`], [`queue`], [`committer`], [`keeper`], [`ahead`] and [`spare`] append. The log knows
-//! nothing of projections.
+//! [`buffers`], [`writer`], [`bell`], [`ticket`], [`queue`], [`committer`], [`keeper`], [`outflow`], [`ahead`] and
+//! [`spare`] append. The log knows nothing of projections.
 
 mod ahead;
 mod bell;
+mod buffers;
 pub(crate) mod catalog;
 mod committer;
 pub(crate) mod create;
@@ -19,6 +20,7 @@ mod keeper;
 pub(crate) mod layout;
 pub(crate) mod mark;
 mod open;
+mod outflow;
 mod queue;
 pub(crate) mod reader;
 pub(crate) mod record;
@@ -87,13 +89,13 @@ impl Log {
 
     pub(crate) fn append(&self, batch: &Batch) -> Result<Appended, AppendError> {
         let writing = self.writing()?;
-        let request = Request::encode(batch, writing.max_body)?;
+        let request = Request::encode(batch, writing.max_body, writing.committer.buffer())?;
         writing.committer.append(request)
     }
 
     pub(crate) fn submit(&self, batch: &Batch) -> Result<Ticket, AppendError> {
         let writing = self.writing()?;
-        let request = Request::encode(batch, writing.max_body)?;
+        let request = Request::encode(batch, writing.max_body, writing.committer.buffer())?;
         Ok(writing.committer.submit(request)?)
     }
 

@@ -154,12 +154,12 @@ fn start_writing(
     });
     create::restore_mark(catalog.storage.as_ref(), &mark)?;
     let start = Start { segment: active, place, epoch, mark };
-    let writer = Writer::new(catalog.clone(), spare.clone(), start)?;
-    let ahead = writer.ahead();
+    let writer = Writer::new(catalog.clone(), spare, start)?;
+    let chores = writer.chores();
     let keeper = Arc::new(Keeper::new(options.sync_after));
     let committer =
         Arc::new(Committer::new(catalog.clone(), writer, keeper.clone(), options.max_in_flight_bytes));
-    let thread = keeper.start(&committer, spare, ahead)?;
+    let thread = keeper.start(&committer, chores)?;
     let room = memory_len(segment_size).saturating_sub(SEGMENT_HEADER + 2 * CONTROL_FRAME);
     Ok(Writing {
         committer,

@@ -34,8 +34,8 @@ pub(crate) struct Record {
 }
 
 impl Request {
-    /// Checks a batch against the limits and encodes it.
-    pub(crate) fn encode(batch: &Batch, max_body: usize) -> Result<Self, Error> {
+    /// Checks a batch against the limits and encodes it, into an empty buffer.
+    pub(crate) fn encode(batch: &Batch, max_body: usize, mut frame: Vec<u8>) -> Result<Self, Error> {
         if batch.events.is_empty() {
             return Err(Error::invalid("the batch is empty: give it at least one event"));
         }
@@ -50,8 +50,9 @@ impl Request {
             return Err(record::too_large("batch, in bytes of its encoded events,", body_len, max_body));
         }
         check_ids(batch)?;
+        frame.reserve(FRAME_HEADER + body_len + FRAME_TRAILER);
         let mut request = Request {
-            frame: Vec::with_capacity(FRAME_HEADER + body_len + FRAME_TRAILER),
+            frame,
             records: Vec::with_capacity(lens.len()),
             streams: Vec::new(),
             guards: batch.guards.clone(),
@@ -74,6 +75,11 @@ impl Request {
 
     pub(crate) fn records(&self) -> &[Record] {
         &self.records
+    }
+
+    /// The buffer, when the request is over.
+    pub(crate) fn take_buffer(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.frame)
     }
 
     pub(crate) fn frame_len(&self) -> usize {

@@ -10,8 +10,10 @@ use uuid::Uuid;
 use super::ahead::Ahead;
 use super::catalog::{Catalog, Reached};
 use super::frame::{CLEAN, CONTROL_FRAME, FrameHeader, SEAL};
+use super::keeper::Chores;
 use super::layout::disk_len;
 use super::mark::{MARK_FILE, Mark};
+use super::outflow::Outflow;
 use super::request::Request;
 use super::segment::{Segment, segment_name};
 use super::segment_header::{SEGMENT_HEADER, SegmentHeader};
@@ -25,6 +27,8 @@ use crate::storage::{Access, File};
 
 /// Unwritten bytes are written when there are so many, whatever the durability asked for.
 const WRITE_AT: usize = 1 << 20;
+/// More memory is not kept for them once it is not needed.
+const MOST_KEPT: usize = 4 * WRITE_AT;
 /// Smaller segments are made when they are needed, and are not zeroed ahead: that takes no time.
 const AHEAD_FROM: u64 = 1 << 20;
 
@@ -39,9 +43,13 @@ pub(crate) struct Writer {
     epoch: u32,
     /// Events up to here are durable.
     durable: Position,
-    /// Frames from `written` up to the place.
+    /// Frames from `written` up to the place. What lies before is written, or under way in `outflow`.
     unwritten: Vec<u8>,
     written: u64,
+    outflow: Arc<Outflow>,
+    /// There may be a write under way.
+    flows: bool,
+    outflows: u64,
     /// Frames before this offset are synced.
     synced: u64,
     ahead: Arc<Ahead>,
@@ -81,6 +89,9 @@ impl Writer {
             durable,
             unwritten,
             written,
+            outflow: Arc::default(),
+            flows: false,
+            outflows: 0,
             synced: written,
             ahead,
             wants_zeros: false,
@@ -234,9 +245,9 @@ impl Writer {
         self.place = self.place.after(&header);
     }
 
-    /// Hands every frame to the operating system, in one write.
+    /// Hands every frame to the operating system, in one write, after the one that may be under way.
     pub(crate) fn write(&mut self) -> Result<(), Error> {
-        self.check_alive()?;
+        self.finish_outflow()?;
         if self.unwritten.is_empty() {
             return Ok(());
         }
@@ -246,13 +257,36 @@ impl Writer {
         }
         self.written = self.place.offset;
         self.unwritten.clear();
-        self.unwritten.shrink_to(WRITE_AT);
+        self.unwritten.shrink_to(MOST_KEPT);
         Ok(())
     }
 
-    /// The same, when there is much of it.
+    /// Leaves the write to the keeper, when there is much to write, and goes on with another buffer. Frames that are
+    /// under way count as written: nothing is written or synced before they are.
     pub(crate) fn write_if_large(&mut self) -> Result<(), Error> {
-        if self.unwritten.len() >= WRITE_AT { self.write() } else { Ok(()) }
+        if self.unwritten.len() >= WRITE_AT {
+            let buffer = self.finish_outflow()?;
+            self.ahead.claim(self.place.offset);
+            let bytes = std::mem::replace(&mut self.unwritten, buffer);
+            self.outflow.start(self.file.clone(), bytes, self.written);
+            self.flows = true;
+            self.outflows += 1;
+            self.written = self.place.offset;
+        }
+        Ok(())
+    }
+
+    /// Waits for the write that is under way. Returns an empty buffer.
+    fn finish_outflow(&mut self) -> Result<Vec<u8>, Error> {
+        self.check_alive()?;
+        if !std::mem::take(&mut self.flows) {
+            return Ok(Vec::new());
+        }
+        let finished = self.outflow.finish().map_err(|e| self.segment.fault("write", e));
+        let mut buffer = finished.map_err(|e| self.poison(e))?.unwrap_or_default();
+        buffer.clear();
+        buffer.shrink_to(MOST_KEPT);
+        Ok(buffer)
     }
 
     /// Makes every frame durable.
@@ -301,9 +335,14 @@ impl Writer {
         self.wants_zeros
     }
 
-    /// What the keeper needs for that.
-    pub(crate) fn ahead(&self) -> Arc<Ahead> {
-        self.ahead.clone()
+    /// How many writes were left to the keeper.
+    pub(crate) fn outflows(&self) -> u64 {
+        self.outflows
+    }
+
+    /// What the keeper does for the writer.
+    pub(crate) fn chores(&self) -> Chores {
+        Chores { spare: self.spare.clone(), ahead: self.ahead.clone(), outflow: self.outflow.clone() }
     }
 
     /// Syncs, and writes to the mark how far the log is good.
