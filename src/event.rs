@@ -157,11 +157,39 @@ impl fmt::Display for Encoding {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     id: Uuid,
-    event_type: String,
     encoding: Encoding,
     payload: Vec<u8>,
-    tags: Vec<String>,
+    /// The type and the tags, end to end: one allocation for all.
+    names: String,
+    type_len: usize,
+    tag_ends: TagEnds,
     metadata: Option<Vec<u8>>,
+}
+
+/// Where each tag ends in an event's names: of few without an allocation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum TagEnds {
+    Few { count: usize, ends: [usize; 3] },
+    Many(Vec<usize>),
+}
+
+impl TagEnds {
+    fn as_slice(&self) -> &[usize] {
+        match self {
+            TagEnds::Few { count, ends } => ends.get(..*count).unwrap_or_default(),
+            TagEnds::Many(ends) => ends,
+        }
+    }
+
+    fn push(&mut self, end: usize) {
+        match self {
+            TagEnds::Many(ends) => ends.push(end),
+            TagEnds::Few { count, ends } => match ends.get_mut(*count) {
+                Some(slot) => (*slot, *count) = (end, *count + 1),
+                None => *self = TagEnds::Many(ends.iter().copied().chain([end]).collect()),
+            },
+        }
+    }
 }
 
 impl Event {
@@ -190,13 +218,15 @@ impl Event {
     }
 
     fn encoded(event_type: String, encoding: Encoding, payload: Vec<u8>) -> Self {
-        Event { id: new_id(), event_type, encoding, payload, tags: Vec::new(), metadata: None }
+        let (type_len, tag_ends) = (event_type.len(), TagEnds::Few { count: 0, ends: [0; 3] });
+        Event { id: new_id(), encoding, payload, names: event_type, type_len, tag_ends, metadata: None }
     }
 
     /// Adds a tag, a label such as `customer:17`. Tags are compared byte by byte.
     #[must_use]
-    pub fn tag(mut self, tag: impl Into<String>) -> Self {
-        self.tags.push(tag.into());
+    pub fn tag(mut self, tag: impl AsRef<str>) -> Self {
+        self.names.push_str(tag.as_ref());
+        self.tag_ends.push(self.names.len());
         self
     }
 
@@ -224,7 +254,7 @@ impl Event {
     /// The type.
     #[must_use]
     pub fn event_type(&self) -> &str {
-        &self.event_type
+        self.names.get(..self.type_len).unwrap_or_default()
     }
 
     /// How the payload is encoded.
@@ -241,7 +271,11 @@ impl Event {
 
     /// The tags, in the order they were added.
     pub fn tags(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.tags.iter().map(String::as_str)
+        let mut start = self.type_len;
+        self.tag_ends
+            .as_slice()
+            .iter()
+            .map(move |end| self.names.get(std::mem::replace(&mut start, *end)..*end).unwrap_or_default())
     }
 
     /// The metadata's bytes, if any were set.
@@ -494,5 +528,15 @@ mod tests {
         assert!(of(1) < of(2));
         assert!(of((1 << 62) - 1) < of(1 << 62));
         assert_eq!(of(1 << 62).as_u128() - of(0).as_u128(), 1 << 64);
+    }
+
+    #[test]
+    fn tags_come_back_as_they_were_added_however_many_they_are() {
+        for count in 0..9 {
+            let tags: Vec<String> = (0..count).map(|n| "ä".repeat(n) + &n.to_string()).collect();
+            let event = tags.iter().fold(Event::raw("type", *b""), |event, tag| event.tag(tag));
+            assert_eq!((event.event_type(), event.tags().len()), ("type", count));
+            assert!(event.tags().eq(tags.iter().map(String::as_str)));
+        }
     }
 }

@@ -159,13 +159,12 @@ impl Decision<'_> {
         }
     }
 
-    /// The version of each of the request's streams, by key.
-    pub(crate) fn versions(&self, request: &Request) -> Result<Vec<Version>, Error> {
+    /// Lists the version of each of the request's streams, by key.
+    pub(crate) fn versions(&self, request: &Request, versions: &mut Vec<Version>) -> Result<(), Error> {
         let known = self.known(request);
         let active = Active::of(self.catalog);
         let memory = active.memory();
         let (first, last) = self.catalog.numbers();
-        let mut versions = Vec::with_capacity(request.keys().len());
         for (number, key) in request.keys().enumerate() {
             if key.kind != Kind::Stream {
                 versions.push(Version::NONE);
@@ -180,7 +179,7 @@ impl Decision<'_> {
                 (None, None) => self.catalog.head_below(&key, last)?.unwrap_or_default().version,
             });
         }
-        Ok(versions)
+        Ok(())
     }
 
     /// Checks the guards in turn.

@@ -3,11 +3,12 @@
 //! From the inside out: [`layout`], [`crc`] and the pure codecs [`record`] < [`frame`] < [`segment_header`], [`store_file`],
 //! [`mark`]; [`window`], [`walk`] and [`scan`] read them; [`segment`], [`index`] and [`catalog`] are what readers share;
 //! [`reader`] and [`cursor`] read; [`files`], [`create`], [`recovery`], [`open`] and [`report`] open; [`request`],
-//! [`writer`], [`bell`], [`ticket`], [`queue`], [`committer`], [`keeper`], [`ahead`] and [`spare`] append. The log knows
-//! nothing of projections.
+//! [`buffers`], [`writer`], [`bell`], [`ticket`], [`queue`], [`committer`], [`keeper`], [`outflow`], [`ahead`] and
+//! [`spare`] append. The log knows nothing of projections.
 
 mod ahead;
 mod bell;
+mod buffers;
 pub(crate) mod catalog;
 mod committer;
 mod crc;
@@ -24,7 +25,9 @@ pub(crate) mod layout;
 mod lookup;
 pub(crate) mod mark;
 mod matching;
+mod numbers;
 mod open;
+mod outflow;
 mod queue;
 pub(crate) mod reader;
 pub(crate) mod record;
@@ -108,7 +111,8 @@ impl Log {
 
     /// The batch encoded, and what it needs to know looked up, in the thread that wants it.
     fn request(&self, batch: &Batch, writing: &Writing) -> Result<Request, Error> {
-        let mut request = Request::encode(batch, writing.max_body, self.catalog.hasher)?;
+        let mut request =
+            Request::encode(batch, writing.max_body, self.catalog.hasher, writing.committer.buffers())?;
         request.known = Known::look_up(&self.catalog, &request);
         Ok(request)
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -128,8 +129,10 @@ impl Slot {
     fn complete(&self, outcome: Outcome) {
         if self.outcome.set(outcome).is_ok() && self.visited.swap(true, Ordering::AcqRel) {
             let waker = self.waker().take();
-            if let Some(waker) = waker {
-                waker.wake();
+            // A panic of one task's waker is not to keep the others from being told.
+            let woken = waker.map(|waker| catch_unwind(AssertUnwindSafe(|| waker.wake())));
+            if woken.is_some_and(|woken| woken.is_err()) {
+                tracing::error!("the waker of a task that waits for an append panicked");
             }
         }
     }

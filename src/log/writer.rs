@@ -12,8 +12,10 @@ use super::catalog::{Catalog, Reached};
 use super::frame::{CLEAN, CONTROL_FRAME, FrameHeader, SEAL};
 use super::guarding::Decision;
 use super::indexer::Indexer;
+use super::keeper::Chores;
 use super::layout::disk_len;
 use super::mark::{MARK_FILE, Mark};
+use super::outflow::Outflow;
 use super::request::Request;
 use super::segment::{Segment, segment_name};
 use super::segment_header::{SEGMENT_HEADER, SegmentHeader};
@@ -26,6 +28,8 @@ use crate::storage::{Access, File};
 
 /// Unwritten bytes are written when there are so many, whatever the durability asked for.
 const WRITE_AT: usize = 1 << 20;
+/// More memory is not kept for them once it is not needed.
+const MOST_KEPT: usize = 4 * WRITE_AT;
 /// Smaller segments are made when they are needed, and are not zeroed ahead: that takes no time.
 const AHEAD_FROM: u64 = 1 << 20;
 
@@ -40,9 +44,13 @@ pub(crate) struct Writer {
     epoch: u32,
     /// Events up to here are durable.
     durable: Position,
-    /// Frames from `written` up to the place.
+    /// Frames from `written` up to the place. What lies before is written, or under way in `outflow`.
     unwritten: Vec<u8>,
     written: u64,
+    outflow: Arc<Outflow>,
+    /// There may be a write under way.
+    flows: bool,
+    outflows: u64,
     /// Frames before this offset are synced.
     synced: u64,
     ahead: Arc<Ahead>,
@@ -88,6 +96,9 @@ impl Writer {
             durable,
             unwritten,
             written,
+            outflow: Arc::default(),
+            flows: false,
+            outflows: 0,
             synced: written,
             ahead,
             wants_zeros: false,
@@ -110,7 +121,8 @@ impl Writer {
             return Ok(repeated);
         }
         decision.check_guards(request)?;
-        let versions = decision.versions(request)?;
+        let mut versions = request.take_versions();
+        decision.versions(request, &mut versions)?;
         self.make_room(request.frame_len())?;
         Ok(self.place(request, versions))
     }
@@ -119,23 +131,22 @@ impl Writer {
     fn place(&mut self, request: &mut Request, last_versions: Vec<Version>) -> Appended {
         let first = self.place.next;
         let recorded_at_ns = now_ns();
-        let mut versions = Vec::new();
         if let Some(index) = self.segment.index()
             && let Some(index) = index.memory()
         {
             let mut index = index.write().unwrap_or_else(PoisonError::into_inner);
             index.recorded_at(recorded_at_ns);
-            versions = request.index(&mut index, last_versions, self.place.offset);
+            request.index(&mut index, last_versions, self.place.offset);
             self.index_size = index.size();
         }
         let mut header = FrameHeader::control(0, first, self.durable, self.place.chain, self.epoch);
         header.events = request.events();
         header.body_len = request.body_len();
         header.recorded_at_ns = recorded_at_ns;
-        let frame = request.place(&mut header, &versions, self.segment.header.salt);
+        let frame = request.place(&mut header, self.segment.header.salt);
         self.unwritten.extend_from_slice(frame);
         self.place = self.place.after(&header);
-        let version = versions.last().copied().unwrap_or_default();
+        let version = request.last_version();
         Appended { first, position: header.last(), version, repeated: false }
     }
 
@@ -209,9 +220,9 @@ impl Writer {
         self.place = self.place.after(&header);
     }
 
-    /// Hands every frame to the operating system, in one write.
+    /// Hands every frame to the operating system, in one write, after the one that may be under way.
     pub(crate) fn write(&mut self) -> Result<(), Error> {
-        self.check_alive()?;
+        self.finish_outflow()?;
         if self.unwritten.is_empty() {
             return Ok(());
         }
@@ -221,13 +232,36 @@ impl Writer {
         }
         self.written = self.place.offset;
         self.unwritten.clear();
-        self.unwritten.shrink_to(WRITE_AT);
+        self.unwritten.shrink_to(MOST_KEPT);
         Ok(())
     }
 
-    /// The same, when there is much of it.
+    /// Leaves the write to the keeper, when there is much to write, and goes on with another buffer. Frames that are
+    /// under way count as written: nothing is written or synced before they are.
     pub(crate) fn write_if_large(&mut self) -> Result<(), Error> {
-        if self.unwritten.len() >= WRITE_AT { self.write() } else { Ok(()) }
+        if self.unwritten.len() >= WRITE_AT {
+            let buffer = self.finish_outflow()?;
+            self.ahead.claim(self.place.offset);
+            let bytes = std::mem::replace(&mut self.unwritten, buffer);
+            self.outflow.start(self.file.clone(), bytes, self.written);
+            self.flows = true;
+            self.outflows += 1;
+            self.written = self.place.offset;
+        }
+        Ok(())
+    }
+
+    /// Waits for the write that is under way. Returns an empty buffer.
+    fn finish_outflow(&mut self) -> Result<Vec<u8>, Error> {
+        self.check_alive()?;
+        if !std::mem::take(&mut self.flows) {
+            return Ok(Vec::new());
+        }
+        let finished = self.outflow.finish().map_err(|e| self.segment.fault("write", e));
+        let mut buffer = finished.map_err(|e| self.poison(e))?.unwrap_or_default();
+        buffer.clear();
+        buffer.shrink_to(MOST_KEPT);
+        Ok(buffer)
     }
 
     /// Makes every frame durable.
@@ -276,9 +310,14 @@ impl Writer {
         self.wants_zeros
     }
 
-    /// What the keeper needs for that.
-    pub(crate) fn ahead(&self) -> Arc<Ahead> {
-        self.ahead.clone()
+    /// How many writes were left to the keeper.
+    pub(crate) fn outflows(&self) -> u64 {
+        self.outflows
+    }
+
+    /// What the keeper does for the writer.
+    pub(crate) fn chores(&self) -> Chores {
+        Chores { spare: self.spare.clone(), ahead: self.ahead.clone(), outflow: self.outflow.clone() }
     }
 
     /// Syncs, and writes to the mark how far the log is good.
