@@ -1,6 +1,7 @@
-//! Memory for frames, used again: fresh memory costs more than what is encoded into it.
+//! Memory for frames, used again: fresh memory costs more than what is encoded into it. Nobody waits for it: whoever
+//! finds it locked does without.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 /// So many bytes are kept, and so many buffers.
 const MOST_BYTES: usize = 8 << 20;
@@ -19,14 +20,14 @@ struct Kept {
 impl Buffers {
     /// The buffer that was given back last; a new one when there is none.
     pub(crate) fn take(&self) -> Vec<u8> {
-        let mut kept = self.lock();
+        let Ok(mut kept) = self.0.try_lock() else { return Vec::new() };
         let buffer = kept.buffers.pop().unwrap_or_default();
         kept.bytes -= buffer.capacity();
         buffer
     }
 
     pub(crate) fn give_back(&self, buffers: impl Iterator<Item = Vec<u8>>) {
-        let mut kept = self.lock();
+        let Ok(mut kept) = self.0.try_lock() else { return };
         for mut buffer in buffers {
             let bytes = kept.bytes + buffer.capacity();
             if bytes <= MOST_BYTES && kept.buffers.len() < MOST {
@@ -35,10 +36,6 @@ impl Buffers {
                 kept.buffers.push(buffer);
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -54,6 +51,6 @@ mod tests {
         assert!(buffer.is_empty() && buffer.capacity() >= 100);
         assert_eq!(buffers.take().capacity(), 0);
         buffers.give_back((0..2 * MOST).map(|_| vec![1]));
-        assert_eq!(buffers.lock().buffers.len(), MOST);
+        assert_eq!(buffers.0.lock().unwrap().buffers.len(), MOST);
     }
 }
