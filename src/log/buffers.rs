@@ -1,6 +1,7 @@
-//! Memory for requests, used again: fresh memory costs more than what is encoded into it.
+//! Memory for requests, used again: fresh memory costs more than what is encoded into it. Nobody waits for it: whoever
+//! finds it locked does without.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use super::request::RequestBuffers;
 
@@ -21,14 +22,14 @@ struct Kept {
 impl Buffers {
     /// The buffer that was given back last; a new one when there is none.
     pub(crate) fn take(&self) -> RequestBuffers {
-        let mut kept = self.lock();
+        let Ok(mut kept) = self.0.try_lock() else { return RequestBuffers::default() };
         let buffer = kept.buffers.pop().unwrap_or_default();
         kept.bytes -= buffer.size();
         buffer
     }
 
     pub(crate) fn give_back(&self, buffers: impl Iterator<Item = RequestBuffers>) {
-        let mut kept = self.lock();
+        let Ok(mut kept) = self.0.try_lock() else { return };
         for mut buffer in buffers {
             let bytes = kept.bytes + buffer.size();
             if bytes <= MOST_BYTES && kept.buffers.len() < MOST {
@@ -37,10 +38,6 @@ impl Buffers {
                 kept.buffers.push(buffer);
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -54,6 +51,6 @@ mod tests {
         buffers.give_back([RequestBuffers::of(100), RequestBuffers::of(MOST_BYTES + 1)].into_iter());
         assert_eq!((buffers.take().size(), buffers.take().size()), (100, 0));
         buffers.give_back((0..2 * MOST).map(|_| RequestBuffers::of(1)));
-        assert_eq!(buffers.lock().buffers.len(), MOST);
+        assert_eq!(buffers.0.lock().unwrap().buffers.len(), MOST);
     }
 }

@@ -13,7 +13,7 @@ use super::catalog::{Catalog, Reached, closed};
 use super::keeper::Keeper;
 use super::queue::{Group, Leader, Queue, State};
 use super::request::{Request, RequestBuffers};
-use super::ticket::{Outcome, Ticket, indeterminate};
+use super::ticket::{Outcome, Pending, Ticket, indeterminate};
 use super::writer::Writer;
 use crate::batch::Durability;
 use crate::error::Error;
@@ -55,15 +55,16 @@ impl Committer {
             drop(state);
             return self.commit_one(request).publish(&self.catalog);
         }
-        let ticket = self.queue.push(&mut state, request);
+        let ticket = self.queue.push(&mut state, Pending::new(request));
         self.see_to_it(state);
         ticket.wait()
     }
 
     /// Queues a request, waiting only for room.
     pub(crate) fn submit(self: &Arc<Self>, request: Request) -> Result<Ticket, Error> {
-        let mut state = self.queue.lock_with_room(request.frame_len())?;
-        let ticket = self.queue.push(&mut state, request);
+        let pending = Pending::new(request);
+        let mut state = self.queue.lock_with_room(pending.request.frame_len())?;
+        let ticket = self.queue.push(&mut state, pending);
         self.see_to_it(state);
         Ok(ticket)
     }
@@ -355,7 +356,7 @@ mod tests {
         };
         committer.queue.wait_until_idle();
         let mut state = committer.queue.lock();
-        let tickets = [(); 3].map(|()| committer.queue.push(&mut state, request()));
+        let tickets = [(); 3].map(|()| committer.queue.push(&mut state, super::Pending::new(request())));
         state.leader = super::Leader::Appender;
         drop(state);
         committer.drain();

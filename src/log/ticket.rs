@@ -39,6 +39,8 @@ pub(crate) type Bells = [Bell; 2];
 pub struct Ticket {
     slot: Arc<Slot>,
     bells: Arc<Bells>,
+    /// Which of the bells is rung for it.
+    odd: bool,
 }
 
 impl Ticket {
@@ -47,7 +49,9 @@ impl Ticket {
     /// # Errors
     /// As [`Store::append_batch`](crate::Store::append_batch).
     pub fn wait(self) -> Result<Appended, AppendError> {
-        self.slot.bell(&self.bells).wait(|| self.slot.outcome.get().cloned())
+        let [even, odd] = &*self.bells;
+        let bell = if self.odd { odd } else { even };
+        bell.wait(|| self.slot.outcome.get().cloned())
     }
 }
 
@@ -78,10 +82,13 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// An append in a group, and the ticket for it. `odd` is the parity of the group's number.
-    pub(crate) fn new(request: Request, bells: &Arc<Bells>, odd: bool) -> (Self, Ticket) {
-        let slot = Arc::new(Slot { odd, ..Slot::default() });
-        (Pending { request, outcome: None, slot: slot.clone() }, Ticket { slot, bells: bells.clone() })
+    pub(crate) fn new(request: Request) -> Self {
+        Pending { request, outcome: None, slot: Arc::default() }
+    }
+
+    /// The ticket for it. `odd` is the parity of its group's number.
+    pub(crate) fn ticket(&self, bells: &Arc<Bells>, odd: bool) -> Ticket {
+        Ticket { slot: self.slot.clone(), bells: bells.clone(), odd }
     }
 
     /// Gives the answer. The first one counts. Tasks are woken by this, threads by the bell that is rung next.
@@ -102,18 +109,12 @@ impl Drop for Pending {
 #[derive(Debug, Default)]
 struct Slot {
     outcome: OnceLock<Outcome>,
-    /// Which of the bells is rung for it.
-    odd: bool,
     /// Somebody has been here: the task, with a waker, or the outcome. Of the two the later one sees the earlier.
     visited: AtomicBool,
     waker: Mutex<Option<Waker>>,
 }
 
 impl Slot {
-    fn bell<'a>(&self, [even, odd]: &'a Bells) -> &'a Bell {
-        if self.odd { odd } else { even }
-    }
-
     fn register(&self, waker: &Waker) -> Poll<Outcome> {
         match &mut *self.waker() {
             Some(known) => known.clone_from(waker),
