@@ -6,8 +6,10 @@ use super::index::pages::IndexFault;
 use super::index::{Found, Lookup};
 use crate::query::{Query, QueryItem};
 
-/// So many steps are made at a time: whoever asks the active segment's index keeps appends waiting.
-const MOST_STEPS: usize = 4096;
+/// About so many lists are looked at before a look ends, and the least turns that each item has: whoever asks the active
+/// segment's index keeps appends waiting.
+const MOST_SEEKS: usize = 4096;
+const LEAST_TURNS: usize = 16;
 
 /// A query with its names' hashes.
 #[derive(Clone, Debug)]
@@ -53,6 +55,11 @@ impl Prepared {
     pub(crate) fn items(&self) -> &[PreparedItem] {
         &self.items
     }
+
+    /// Whether it matches every event.
+    pub(crate) fn is_all(&self) -> bool {
+        self.items.iter().any(|item| item.all.is_empty() && item.any.is_empty())
+    }
 }
 
 impl PreparedItem {
@@ -73,6 +80,21 @@ pub(crate) enum Direction {
     Backward,
 }
 
+impl Direction {
+    /// Whether one event comes before another.
+    fn is_before(self, one: u32, other: u32) -> bool {
+        match self {
+            Direction::Forward => one < other,
+            Direction::Backward => one > other,
+        }
+    }
+
+    /// Whichever comes first.
+    fn first(self, known: Option<u32>, number: u32) -> u32 {
+        known.filter(|known| self.is_before(*known, number)).unwrap_or(number)
+    }
+}
+
 /// Events of a segment that match, by number, in the order asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Matches {
@@ -89,9 +111,11 @@ pub(crate) fn matches(
     direction: Direction,
     limit: usize,
 ) -> Result<Matches, IndexFault> {
+    let lists = query.items.iter().map(|item| item.all.len() + item.any.len()).sum::<usize>();
+    let turns = (MOST_SEEKS / lists.max(1)).max(LEAST_TURNS);
     let mut items = Vec::with_capacity(query.items.len());
     for item in &query.items {
-        items.extend(Walk::start(index, item)?);
+        items.extend(Walk::start(index, item, turns)?);
     }
     let beyond = |number: u32| match direction {
         Direction::Forward => number > to,
@@ -99,16 +123,19 @@ pub(crate) fn matches(
     };
     let mut found = Matches::default();
     let mut at = from;
-    for _ in 0..MOST_STEPS {
-        let mut best: Option<u32> = None;
+    while found.numbers.len() < limit.max(1) {
+        let (mut best, mut tired): (Option<u32>, Option<u32>) = (None, None);
         for item in &mut items {
-            if let Some(number) = item.next(index, at, direction)? {
-                best = Some(match (best, direction) {
-                    (None, _) => number,
-                    (Some(best), Direction::Forward) => best.min(number),
-                    (Some(best), Direction::Backward) => best.max(number),
-                });
+            match item.next(index, at, direction)? {
+                Step::Match(number) => best = Some(direction.first(best, number)),
+                Step::Tired(number) => tired = Some(direction.first(tired, number)),
+                Step::End => {}
             }
+        }
+        // From where an item gave up on, nobody knows what it matches.
+        if let Some(tired) = tired.filter(|tired| !best.is_some_and(|best| direction.is_before(best, *tired))) {
+            found.next = Some(tired).filter(|tired| !beyond(*tired));
+            return Ok(found);
         }
         let Some(number) = best.filter(|number| !beyond(*number)) else { return Ok(found) };
         found.numbers.push(number);
@@ -118,9 +145,6 @@ pub(crate) fn matches(
         };
         let Some(next) = next.filter(|next| !beyond(*next)) else { return Ok(found) };
         at = next;
-        if found.numbers.len() >= limit {
-            break;
-        }
     }
     found.next = Some(at);
     Ok(found)
@@ -134,11 +158,26 @@ struct Walk {
     typed: bool,
     /// The last event of the segment.
     last: u32,
+    /// How often it may still look for an event.
+    turns: usize,
+    /// What came of it last.
+    reached: Option<Step>,
+}
+
+/// What an item has to say.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// The next event that matches.
+    Match(u32),
+    /// None matches before this one, from which on it did not look.
+    Tired(u32),
+    /// No more matches.
+    End,
 }
 
 impl Walk {
     /// `None` when no event of the segment can match.
-    fn start(index: &dyn Lookup, item: &PreparedItem) -> Result<Option<Self>, IndexFault> {
+    fn start(index: &dyn Lookup, item: &PreparedItem, turns: usize) -> Result<Option<Self>, IndexFault> {
         let Some(last) = index.events().checked_sub(1) else { return Ok(None) };
         let mut all = Vec::with_capacity(item.all.len());
         for key in &item.all {
@@ -152,26 +191,36 @@ impl Walk {
             any.extend(index.find(&key.key())?.map(|found| List { found, at: None }));
         }
         let typed = !item.any.is_empty();
-        Ok((!typed || !any.is_empty()).then_some(Walk { all, any, typed, last }))
+        Ok((!typed || !any.is_empty()).then_some(Walk { all, any, typed, last, turns, reached: None }))
     }
 
     /// The first event at or beyond a number that matches the item.
-    fn next(
-        &mut self,
-        index: &dyn Lookup,
-        from: u32,
-        direction: Direction,
-    ) -> Result<Option<u32>, IndexFault> {
+    fn next(&mut self, index: &dyn Lookup, from: u32, direction: Direction) -> Result<Step, IndexFault> {
+        match self.reached {
+            Some(step @ (Step::Match(number) | Step::Tired(number))) if !direction.is_before(number, from) => {
+                return Ok(step);
+            }
+            Some(Step::End) => return Ok(Step::End),
+            _ => {}
+        }
+        let step = self.look_from(index, from, direction)?;
+        self.reached = Some(step);
+        Ok(step)
+    }
+
+    fn look_from(&mut self, index: &dyn Lookup, from: u32, direction: Direction) -> Result<Step, IndexFault> {
         let mut at = match direction {
             Direction::Forward => from,
             Direction::Backward => from.min(self.last),
         };
         loop {
+            let Some(turns) = self.turns.checked_sub(1) else { return Ok(Step::Tired(at)) };
+            self.turns = turns;
             let start = at;
             for list in &mut self.all {
                 match list.seek(index, at, direction)? {
                     Some(number) => at = number,
-                    None => return Ok(None),
+                    None => return Ok(Step::End),
                 }
             }
             if self.typed {
@@ -185,11 +234,11 @@ impl Walk {
                 }
                 match best {
                     Some(number) => at = number,
-                    None => return Ok(None),
+                    None => return Ok(Step::End),
                 }
             }
             if at == start {
-                return Ok((at <= self.last).then_some(at));
+                return Ok(if at <= self.last { Step::Match(at) } else { Step::End });
             }
         }
     }

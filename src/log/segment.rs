@@ -89,10 +89,14 @@ impl Segment {
         *self.index.write().unwrap_or_else(PoisonError::into_inner) = Some(index);
     }
 
-    /// The index's file does not verify: it is to be made anew from the segment.
-    pub(crate) fn distrust_index(&self) {
-        self.distrusted.store(true, Ordering::Release);
-        *self.index.write().unwrap_or_else(PoisonError::into_inner) = None;
+    /// An index's file cannot be used: the index is to be made anew from the segment, unless that was done meanwhile. One
+    /// in memory is all there can be.
+    pub(crate) fn distrust_index(&self, bad: &Arc<SegmentIndex>) {
+        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        if bad.memory().is_none() && index.as_ref().is_some_and(|index| Arc::ptr_eq(index, bad)) {
+            self.distrusted.store(true, Ordering::Release);
+            *index = None;
+        }
     }
 
     /// Whether the index's file did not verify.

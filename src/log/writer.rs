@@ -142,7 +142,9 @@ impl Writer {
     fn make_room(&mut self, frame_len: usize) -> Result<(), Error> {
         let needed = disk_len(frame_len + CONTROL_FRAME);
         let full = self.place.offset + needed > self.segment.header.segment_size;
-        if self.is_sealed() || full || self.index_size >= self.max_index_bytes {
+        // An empty segment is never sealed: the next one would have its name.
+        let large_index = self.index_size > 0 && self.index_size >= self.max_index_bytes;
+        if self.is_sealed() || full || large_index {
             self.roll()?;
         }
         Ok(())

@@ -138,6 +138,9 @@ impl Directory {
         if Pages::len(&source)? != u64::from(header.pages) * disk_len(PAGE) {
             return Ok(None);
         }
+        if ![header.names, header.ids].iter().all(|c| c.table.fits(header.pages, c.entries)) {
+            return Ok(None);
+        }
         let pages = Pages::new(source, span.tag(), header.pages);
         Ok(Some(Directory { span, header, pages }))
     }

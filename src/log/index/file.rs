@@ -122,6 +122,16 @@ impl Header {
     }
 }
 
+impl Header {
+    /// Whether the parts lie in the file and have room for what they are said to hold.
+    fn is_sound(&self) -> bool {
+        let places = self.events.div_ceil(u32::try_from(PLACES_PER_PAGE).unwrap_or(1));
+        self.key_table.fits(self.pages, self.keys.into())
+            && self.id_table.fits(self.pages, self.events.into())
+            && self.places.checked_add(places).is_some_and(|end| end <= self.pages)
+    }
+}
+
 pub(crate) fn put_table(page: &mut [u8], at: usize, table: &Table) {
     put(page, at, &table.first.to_le_bytes());
     put(page, at + 4, &table.buckets.to_le_bytes());
@@ -160,6 +170,9 @@ impl IndexFile {
         if Pages::len(&source)? != u64::from(header.pages) * disk_len(PAGE) {
             return Ok(None);
         }
+        if !header.is_sound() {
+            return Ok(None);
+        }
         let pages = Pages::new(source, identity.tag(), header.pages);
         Ok(Some(IndexFile { header, pages }))
     }
@@ -170,12 +183,13 @@ impl IndexFile {
     }
 
     fn found(&self, entry: &[u8]) -> Option<Found> {
-        let count = u32_at(entry, 16)?;
+        let (count, first, last) = (u32_at(entry, 16)?, u32_at(entry, 20)?, u32_at(entry, 24)?);
         let base = Version::new(u64_at(entry, 36)?);
-        Some(Found {
+        let is_sound = count > 0 && first <= last && last < self.header.events && count <= self.header.events;
+        is_sound.then_some(Found {
             count,
-            first: u32_at(entry, 20)?,
-            last: u32_at(entry, 24)?,
+            first,
+            last,
             at: u64_at(entry, 28)?,
             base,
             version: Version::new(base.get().saturating_add(u64::from(count))),
@@ -196,7 +210,10 @@ impl Lookup for IndexFile {
                 return true;
             };
             match self.pages.has(self.header.names, name.into(), key.name.as_bytes()) {
-                Ok(true) => found = self.found(entry),
+                Ok(true) => match self.found(entry) {
+                    Some(sound) => found = Some(sound),
+                    None => fault = Some(IndexFault::Damaged(self.header.key_table.first)),
+                },
                 Ok(false) => {}
                 Err(error) => fault = Some(error),
             }
@@ -208,8 +225,12 @@ impl Lookup for IndexFile {
     fn posting(&self, found: &Found, at: u32) -> Result<u32, IndexFault> {
         match at {
             0 => Ok(found.first),
-            at if at + 1 == found.count => Ok(found.last),
-            at => self.pages.number(self.header.postings, found.at.saturating_add(at.into())),
+            at if at == found.count - 1 => Ok(found.last),
+            at => {
+                let number = self.pages.number(self.header.postings, found.at.saturating_add(at.into()))?;
+                let is_sound = (found.first..=found.last).contains(&number);
+                is_sound.then_some(number).ok_or(IndexFault::Damaged(self.header.postings))
+            }
         }
     }
 
