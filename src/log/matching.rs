@@ -408,6 +408,27 @@ mod tests {
         all
     }
 
+    #[test]
+    fn a_look_ends_after_so_many_steps_although_nothing_matches() {
+        let made: Vec<Made> = (0..60_000u32).map(|n| (0, 0, vec![u8::from(n % 2 == 0)])).collect();
+        let (memory, file, hasher) = indexes(&made);
+        let never = || Query::all().tags(["g0", "g1"]);
+        let indexes: [&dyn Lookup; 2] = [&memory, &file];
+        for (index, query) in indexes.into_iter().zip([never(), never().or(never())]) {
+            let query = Prepared::new(&query, hasher);
+            for (from, to, direction) in [(0, 70_000, Direction::Forward), (59_999, 0, Direction::Backward)] {
+                let (mut next, mut looks) = (Some(from), 0);
+                while let Some(at) = next {
+                    let found = matches(index, &query, (at, to), direction, 10).unwrap();
+                    assert!(found.numbers.is_empty());
+                    assert!(found.next.is_none_or(|next| next.abs_diff(at) <= 20_000), "a short look");
+                    (next, looks) = (found.next, looks + 1);
+                }
+                assert!((5..100).contains(&looks), "{looks}");
+            }
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -226,3 +226,21 @@ fn check_ids(batch: &Batch) -> Result<(), Error> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_whose_hashes_collide_keep_their_own_numbers() {
+        let mut numbers = Numbers::default();
+        for number in 0..60 {
+            let hash = u64::from(number % 20);
+            assert_eq!(numbers.find(hash, |known| known == number), None);
+            numbers.add(hash, number);
+        }
+        for number in 0..60 {
+            assert_eq!(numbers.find(u64::from(number % 20), |known| known == number), Some(number));
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Queries as plain lists, which the plain list of events is asked with: what a store has to find.
 
-use everfold::{Cursor, Position, Query, Store};
+use everfold::{Cursor, Position, Query, Store, Version};
 
 use crate::ledger::Fact;
 
@@ -75,6 +75,19 @@ impl Ask {
         let down = read(store.read_query_backward(&query, Position::new(at)).limit(events));
         let before = all.iter().rev().filter(|fact| fact.position < at).take(limit);
         assert!(down.iter().eq(before), "{query}, before {at}");
+    }
+
+    /// Holds what some queries and the reads of streams find against these events.
+    pub(crate) fn check_some(store: &Store, facts: &[Fact]) {
+        for seed in [4, 25, 61] {
+            Ask::number(seed).check_all(store, facts);
+        }
+        for stream in ["stream-0", "stream-1", "stream-2"] {
+            let own = || facts.iter().filter(|fact| fact.stream == stream);
+            assert!(read(store.read_stream(stream, Version::NONE)).iter().eq(own()), "{stream}");
+            let down = read(store.read_stream_backward(stream, Version::END));
+            assert!(down.iter().eq(own().rev()), "{stream}, backward");
+        }
     }
 
     /// The same for all of the log.

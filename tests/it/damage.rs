@@ -4,6 +4,7 @@
 use everfold::{Corruption, Damage, Durability, Error, ErrorKind, Event, Expected, MemoryStorage, Position};
 use everfold::{Store, Version};
 
+use crate::ask::Ask;
 use crate::ledger::{Fact, Ledger, facts, small, try_facts};
 
 const HEADER_PAGE: usize = 4096;
@@ -150,6 +151,16 @@ fn read_all(store: &Store, original: &[Fact], what: &str) -> Outcome {
         );
         let same = |found: Vec<Fact>| found.iter().eq(own.iter().rev().copied());
         assert!(down.is_err() || down.is_ok_and(same), "{what}: {stream}, backward");
+    }
+    for ask in [4, 25].map(Ask::number) {
+        let (query, mut all) = (ask.query(), ask.of(original));
+        let up: Result<Vec<Fact>, Error> =
+            store.read_query(&query, Position::START).map(|e| e.map(|e| Fact::from(&e))).collect();
+        assert!(up.is_err() || up.is_ok_and(|found| found == all), "{what}: {query}");
+        let down: Result<Vec<Fact>, Error> =
+            store.read_query_backward(&query, Position::END).map(|e| e.map(|e| Fact::from(&e))).collect();
+        all.reverse();
+        assert!(down.is_err() || down.is_ok_and(|found| found == all), "{what}: {query}, backward");
     }
     outcome
 }

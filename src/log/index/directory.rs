@@ -49,7 +49,7 @@ impl Span {
         self.start.saturating_add(self.segments)
     }
 
-    fn tag(&self) -> u64 {
+    pub(super) fn tag(&self) -> u64 {
         self.last_salt ^ self.last_sealed_len ^ self.segments.rotate_left(48)
     }
 }
@@ -288,7 +288,7 @@ impl<'a> Plan<'a> {
     pub(crate) fn new(parts: &'a [Part], span: Span) -> Result<Self, IndexFault> {
         let mut first = 1;
         let mut measure = |which: Which| -> Result<Counted, IndexFault> {
-            let entries = parts.iter().map(|part| part.counted(which).entries).sum();
+            let entries = parts.iter().map(|part| part.counted(which).entries).fold(0, u64::saturating_add);
             let mut placement = Placement::new(entries, ENTRY);
             merge(parts, &span, which, |hash, _| {
                 placement.count(hash);

@@ -8,6 +8,8 @@
 
 pub(crate) mod directory;
 pub(crate) mod encode;
+#[cfg(test)]
+mod hostile_tests;
 pub(crate) mod file;
 pub(crate) mod key;
 pub(crate) mod memory;
