@@ -62,9 +62,9 @@ impl Catalog {
 
     /// Which index is that of a segment; none of one that is active or has no header.
     fn identity(&self, segment: &Segment) -> Option<Identity> {
-        let sealed_len = segment.sealed_len().filter(|_| segment.header.salt != 0)?;
+        let sealed = segment.sealed().filter(|_| segment.header.salt != 0)?;
         let (first, salt) = (segment.header.first, segment.header.salt);
-        Some(Identity { store_id: self.reading.store_id, first, salt, sealed_len })
+        Some(Identity { store_id: self.reading.store_id, first, salt, sealed })
     }
 
     /// Moves the index of a sealed segment from memory into its file. What fails is tried again at the next opening;
@@ -153,7 +153,7 @@ impl Catalog {
         };
         (start..end).all(|number| is_its_own(&number)).then_some(())?;
         let store_id = self.reading.store_id;
-        Some(Span { store_id, start, segments, last_salt: last.salt, last_sealed_len: last.sealed_len })
+        Some(Span { store_id, start, segments, last_salt: last.salt, last_sealed: last.sealed })
     }
 
     /// Merges four indexes or directories that belong together, if there are such. Returns whether there were.
@@ -302,7 +302,7 @@ fn directory_span(name: &str) -> Option<(u64, u64)> {
 pub(crate) fn build(catalog: &Catalog, segment: &Segment) -> Result<(MemoryIndex, Vec<Corruption>), Error> {
     let mut index = MemoryIndex::new(segment.header.first);
     let mut damage = Vec::new();
-    let next = segment.sealed_len().and_then(|_| catalog.first_after(segment));
+    let next = segment.sealed().and_then(|_| catalog.first_after(segment));
     if segment.header.salt == 0 {
         // Without its header no frame of it verifies.
         let cause = unreadable(segment);

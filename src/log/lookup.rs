@@ -207,7 +207,9 @@ impl Catalog {
                 Ok(Some(Version::new(found.base.get().saturating_add(u64::from(at) + 1))))
             }
             // Where versions are missing, they are not counted.
-            Some(_) => Reader::new(self.clone(), RANDOM).event(event.position).map(|event| Some(event.version())),
+            Some(_) => {
+                Reader::new(self.clone(), RANDOM).event(event.position).map(|event| Some(event.version()))
+            }
         }
     }
 

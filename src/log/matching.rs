@@ -133,7 +133,8 @@ pub(crate) fn matches(
             }
         }
         // From where an item gave up on, nobody knows what it matches.
-        if let Some(tired) = tired.filter(|tired| !best.is_some_and(|best| direction.is_before(best, *tired))) {
+        if let Some(tired) = tired.filter(|tired| !best.is_some_and(|best| direction.is_before(best, *tired)))
+        {
             found.next = Some(tired).filter(|tired| !beyond(*tired));
             return Ok(found);
         }
@@ -197,7 +198,9 @@ impl Walk {
     /// The first event at or beyond a number that matches the item.
     fn next(&mut self, index: &dyn Lookup, from: u32, direction: Direction) -> Result<Step, IndexFault> {
         match self.reached {
-            Some(step @ (Step::Match(number) | Step::Tired(number))) if !direction.is_before(number, from) => {
+            Some(step @ (Step::Match(number) | Step::Tired(number)))
+                if !direction.is_before(number, from) =>
+            {
                 return Ok(step);
             }
             Some(Step::End) => return Ok(Step::End),
@@ -322,13 +325,13 @@ mod tests {
     use proptest::prelude::*;
     use uuid::Uuid;
 
-    use super::super::index::Place;
-    use super::super::index::encode::encode;
-    use super::super::index::file::{Identity, IndexFile};
-    use super::super::index::memory::MemoryIndex;
-    use super::super::index::pages::Source;
     use super::*;
     use crate::event::{Position, Version};
+    use crate::log::index::Place;
+    use crate::log::index::encode::encode;
+    use crate::log::index::file::{Identity, IndexFile};
+    use crate::log::index::memory::MemoryIndex;
+    use crate::log::index::pages::Source;
 
     /// An event: its stream, its type and its tags.
     type Made = (u8, u8, Vec<u8>);
@@ -349,8 +352,8 @@ mod tests {
             note(Kind::Type, format!("t{kind}"), 0);
             tags.iter().for_each(|tag| note(Kind::Tag, format!("g{tag}"), 0));
         }
-        let identity =
-            Identity { store_id: Uuid::from_u128(5), first: Position::new(1), salt: 3, sealed_len: 9 };
+        let sealed = crate::log::index::Sealed { len: 9, chain: 1 };
+        let identity = Identity { store_id: Uuid::from_u128(5), first: Position::new(1), salt: 3, sealed };
         let bytes = encode(&index, &identity, hasher).unwrap();
         let file = IndexFile::open(Source::Lent(bytes.into()), &identity).unwrap().unwrap();
         (index, file, hasher)

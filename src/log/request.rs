@@ -14,7 +14,7 @@ use super::layout::{disk_len, field_len, memory_len};
 use super::record::{self, RECORD_HEADER};
 use crate::batch::{Batch, Durability};
 use crate::error::Error;
-use crate::event::{Position, Version};
+use crate::event::{MAX_NAME_BYTES, Position, Version};
 use crate::guard::Guard;
 
 /// A batch as the bytes of its frame, all but what depends on its place.
@@ -208,6 +208,12 @@ impl Numbers {
 
 fn check_guards(guards: &[Guard]) -> Result<(), Error> {
     guards.iter().try_for_each(|guard| match guard {
+        Guard::Version { stream, .. } if !(1..=MAX_NAME_BYTES).contains(&stream.len()) => {
+            Err(Error::invalid(format!(
+                "a guard is on a stream with a name of {} bytes, which none has: names have from 1 to {MAX_NAME_BYTES}",
+                stream.len()
+            )))
+        }
         Guard::Version { .. } => Ok(()),
         Guard::NoEvent { query, .. } => query.check(),
     })

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 
-use super::index::SegmentIndex;
 use super::index::memory::MemoryIndex;
+use super::index::{Sealed, SegmentIndex};
 use super::segment_header::SegmentHeader;
 use super::window::Window;
 use crate::error::Error;
@@ -45,8 +45,8 @@ pub(crate) struct Segment {
     pub(crate) making_index: Mutex<()>,
     /// A page of the index's file did not verify.
     distrusted: AtomicBool,
-    /// Where the frames end, once the segment is sealed.
-    sealed_len: OnceLock<u64>,
+    /// Once the segment is sealed.
+    sealed: OnceLock<Sealed>,
     /// Where the durable frames end: what lies beyond may change.
     settled: Arc<AtomicU64>,
     /// The writer's handle, while the segment is active. One kept for each sealed segment would use them all up.
@@ -62,7 +62,7 @@ impl Segment {
             index: RwLock::default(),
             making_index: Mutex::default(),
             distrusted: AtomicBool::new(false),
-            sealed_len: OnceLock::new(),
+            sealed: OnceLock::new(),
             settled: Arc::default(),
             active: RwLock::default(),
             map: OnceLock::new(),
@@ -120,15 +120,15 @@ impl Segment {
     }
 
     /// No more frames will come.
-    pub(crate) fn seal(&self, len: u64) {
-        self.settle(len);
-        let _first = self.sealed_len.set(len);
+    pub(crate) fn seal(&self, sealed: Sealed) {
+        self.settle(sealed.len);
+        let _first = self.sealed.set(sealed);
         *self.active.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Where the frames end, in a sealed segment.
-    pub(crate) fn sealed_len(&self) -> Option<u64> {
-        self.sealed_len.get().copied()
+    /// How it was sealed, if it was.
+    pub(crate) fn sealed(&self) -> Option<Sealed> {
+        self.sealed.get().copied()
     }
 
     /// The segment's file: the writer's handle, or one of the caller's own.
@@ -145,7 +145,7 @@ impl Segment {
             return Ok(Window::mapped(bytes.clone()));
         }
         let file = self.file(storage)?;
-        if map && self.sealed_len().is_some() {
+        if map && self.sealed().is_some() {
             // A file that lost its end must not be mapped: touching what is missing would end the process.
             if file.len().map_err(|e| self.fault("read the size of", e))? == self.header.segment_size {
                 let bytes = file.map().map_err(|e| self.fault("map", e))?;

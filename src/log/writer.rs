@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::catalog::{Catalog, Reached};
 use super::frame::{CLEAN, CONTROL_FRAME, FrameHeader, SEAL};
 use super::guarding::Decision;
+use super::index::Sealed;
 use super::indexer::Indexer;
 use super::layout::{disk_len, memory_len};
 use super::mark::{MARK_FILE, Mark};
@@ -186,7 +187,7 @@ impl Writer {
         file.write_at(&page, 0).map_err(|e| fault("write the header of", e))?;
         file.sync().map_err(|e| fault("sync", e))?;
         self.spare.give_name(&name).map_err(|e| fault("give its name to", e))?;
-        self.segment.seal(self.place.offset);
+        self.segment.seal(Sealed { len: self.place.offset, chain: self.place.chain });
         let active = Arc::new(Segment::active(header, file.clone()));
         let sealed = std::mem::replace(&mut self.segment, active);
         self.catalog.add(self.segment.clone());

@@ -71,7 +71,10 @@ impl Ask {
         let (query, all) = (self.query(), self.of(facts));
         let events = u64::try_from(limit).unwrap();
         let up = read(store.read_query(&query, Position::new(at)).limit(events));
-        assert!(up.iter().eq(all.iter().filter(|fact| fact.position > at).take(limit)), "{query}, after {at}");
+        assert!(
+            up.iter().eq(all.iter().filter(|fact| fact.position > at).take(limit)),
+            "{query}, after {at}"
+        );
         let down = read(store.read_query_backward(&query, Position::new(at)).limit(events));
         let before = all.iter().rev().filter(|fact| fact.position < at).take(limit);
         assert!(down.iter().eq(before), "{query}, before {at}");

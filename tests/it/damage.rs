@@ -442,44 +442,6 @@ fn damage_in_a_sealed_segment_lets_the_store_open_and_fails_the_read_of_that_eve
     assert_eq!(done.position.get(), last.position + 1);
 }
 
-/// A closed store with an event of stream `hidden` in its first segment, and that event damaged.
-fn with_a_hidden_event() -> MemoryStorage {
-    let storage = MemoryStorage::new();
-    let store = small().open_memory(&storage).unwrap();
-    store.append("hidden", Expected::NoStream, [Event::raw("t", vec![b'h'; 300])]).unwrap();
-    for _ in 0..5 {
-        store.append("seen", Expected::Any, [Event::raw("t", vec![b's'; 1500])]).unwrap();
-    }
-    store.close().unwrap();
-    storage.flip_bit("log/00000000000000000001.seg", at(HEADER_PAGE + 200), 0).unwrap();
-    storage
-}
-
-#[test]
-fn an_index_tells_the_version_of_a_stream_whose_events_are_damaged() {
-    let store = small().open_memory(&with_a_hidden_event()).unwrap();
-    assert!(store.read_stream("hidden", Version::NONE).next().unwrap().is_err());
-    let done = store.append("hidden", Version::new(1), [Event::raw("t", "more")]).unwrap();
-    assert_eq!((done.position.get(), done.version.get()), (7, 2));
-}
-
-#[test]
-fn an_append_to_a_stream_whose_version_the_damage_hides_is_refused() {
-    let storage = with_a_hidden_event();
-    storage.delete("log/00000000000000000001.idx").unwrap();
-    let store = small().open_memory(&storage).unwrap();
-    for expected in [Expected::Any, Expected::NoStream, Expected::Exists, Version::new(1).into()] {
-        let refused = store.append("hidden", expected, [Event::raw("t", "more")]).unwrap_err();
-        assert!(refused.conflict().is_none() && refused.to_string().contains("seg"), "{refused}");
-    }
-    let done = store.append("seen", Version::new(5), [Event::raw("t", "more")]).unwrap();
-    assert_eq!((done.position.get(), done.version.get()), (7, 6));
-    assert!(
-        storage.file("log/00000000000000000001.idx").is_none(),
-        "no index is kept of what cannot be read"
-    );
-}
-
 #[test]
 fn a_store_that_lost_its_store_file_is_not_taken_for_a_fresh_one() {
     for victim in [Victim::clean(), Victim::unclean(), Victim::rolled()] {

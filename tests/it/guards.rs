@@ -88,7 +88,11 @@ fn a_guard_on_a_query_looks_at_what_is_after_its_position_and_at_nothing_else() 
                     // Refused by the guard that cannot hold, whatever the one before says.
                     1.. => {
                         let broken = conflict(&store, twice);
-                        assert_eq!((broken.number, broken.position.get()), (number, last), "{tag} after {after}");
+                        assert_eq!(
+                            (broken.number, broken.position.get()),
+                            (number, last),
+                            "{tag} after {after}"
+                        );
                     }
                     0 => assert!(store.append_batch(twice.guard(no_event("even", 0))).is_err()),
                 }
@@ -134,8 +138,10 @@ fn a_guard_sees_no_event_of_its_own_batch() {
 fn guards_that_can_never_be_right_are_refused_before_anything_is_written() {
     let store = store();
     let long = "n".repeat(MAX_NAME_BYTES + 1);
-    for query in [Query::all().tags([""]), Query::all().stream(long.clone()), Query::all().types([long])] {
-        match store.append_batch(batch().guard(Guard::no_event(query, Position::START))) {
+    let queries = [Query::all().tags([""]), Query::all().stream(&long), Query::all().types([&long])];
+    let guards = queries.map(|query| Guard::no_event(query, Position::START)).into_iter();
+    for guard in guards.chain(["", &long].map(|stream| Guard::version(stream, Expected::Any))) {
+        match store.append_batch(batch().guard(guard)) {
             Err(AppendError::Failed(error)) => assert_eq!(error.kind(), ErrorKind::Invalid),
             other => panic!("{other:?}"),
         }
@@ -234,8 +240,10 @@ fn of_threads_that_count_up_one_stream_none_overwrites_another() {
         let count = || {
             let mut done = 0;
             while done < EACH {
-                let version =
-                    store.read_stream_backward("counter", Version::END).next().map_or(Version::NONE, |e| e.unwrap().version());
+                let version = store
+                    .read_stream_backward("counter", Version::END)
+                    .next()
+                    .map_or(Version::NONE, |e| e.unwrap().version());
                 let own = no_event("counted", store.watermark().get());
                 let request = Batch::new()
                     .event("counter", Event::raw("counted", vec![b'c'; 300]).tag("counted"))

@@ -69,10 +69,14 @@ fn ask_all(store: &Store, facts: &[Fact], step: usize) {
 fn write_all(store: &Store, ledger: &mut Ledger) {
     for n in [0, ledger.batches.len() / 2, ledger.batches.len() - 1] {
         let batch = &ledger.batches[n];
-        let again = batch.iter().fold(everfold::Batch::new(), |again, fact| again.event(&fact.stream, fact.event()));
+        let again =
+            batch.iter().fold(everfold::Batch::new(), |again, fact| again.event(&fact.stream, fact.event()));
         let done = store.append_batch(again).unwrap();
         assert!(done.repeated);
-        assert_eq!((done.first.get(), done.version.get()), (batch[0].position, batch[batch.len() - 1].version));
+        assert_eq!(
+            (done.first.get(), done.version.get()),
+            (batch[0].position, batch[batch.len() - 1].version)
+        );
     }
     let batch = ledger.make(&[10, 20, 30]);
     ledger.append(store, batch, Durability::Durable).unwrap();
@@ -142,7 +146,8 @@ fn what_a_crash_left_of_index_files_is_cleared_away() {
     fs::write(&merged, b"old").unwrap();
     let store = small().open(dir.path()).unwrap();
     ask_all(&store, &ledger.facts(), 9);
-    let left: Vec<_> = fs::read_dir(dir.path().join("log")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        fs::read_dir(dir.path().join("log")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".tmp")), "{left:?}");
     assert!(!merged.exists());
 }
@@ -152,17 +157,20 @@ fn a_flipped_bit_anywhere_in_an_index_file_changes_no_answer() {
     let (storage, ledger) = filled(34);
     let facts = ledger.facts();
     let names = index_files(&storage);
-    let (index, directory) = (names.iter().find(|n| n.ends_with(".idx")), names.iter().find(|n| n.ends_with(".keys")));
+    let (index, directory) =
+        (names.iter().find(|n| n.ends_with(".idx")), names.iter().find(|n| n.ends_with(".keys")));
     let mut tried = 0;
     for name in [index.unwrap(), directory.unwrap()] {
         let bytes = storage.file(name).unwrap();
-        let interesting: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0 || at % 512 == 5).collect();
+        let interesting: Vec<usize> =
+            (0..bytes.len()).filter(|at| bytes[*at] != 0 || at % 512 == 5).collect();
         for (n, at) in interesting.into_iter().enumerate().step_by(7) {
             let copy = storage.crash(u64::MAX);
             let bit = u8::try_from(n % 8).unwrap();
             copy.flip_bit(name, u64::try_from(at).unwrap(), bit).unwrap();
             let options = if n % 2 == 0 { small() } else { small().map_segments(false) };
-            let store = if n % 4 == 1 { options.read_only(true) } else { options }.open_memory(&copy).unwrap();
+            let store =
+                if n % 4 == 1 { options.read_only(true) } else { options }.open_memory(&copy).unwrap();
             ask_all(&store, &facts, 40);
             tried += 1;
         }
@@ -194,7 +202,8 @@ fn index_files_cut_off_or_of_something_else_change_no_answer() {
                 copy.overwrite(name, 0, bytes).unwrap();
             };
             let whole = file(&storage, name);
-            let lens = [0, 1, 4095, 4096, whole.len() - 1, whole.len() - 4096, whole.len() + 1, whole.len() + 4096];
+            let lens =
+                [0, 1, 4095, 4096, whole.len() - 1, whole.len() - 4096, whole.len() + 1, whole.len() + 4096];
             let len = lens[n / 3 % lens.len()];
             trial("cut off", &|copy| copy.truncate(name, u64::try_from(len).unwrap()).unwrap());
             let next = names[(n + 1) % names.len()].clone();
@@ -204,6 +213,35 @@ fn index_files_cut_off_or_of_something_else_change_no_answer() {
             }
         }
     }
+}
+
+/// Of two stores that were one, both go on from there; sizes are the same, and what is in the events is not.
+#[test]
+fn an_index_of_another_life_of_the_same_segment_is_not_taken_for_its_own() {
+    let storage = MemoryStorage::new();
+    let store = small().open_memory(&storage).unwrap();
+    store.append("begin", Expected::Any, [Event::raw("t", vec![b'x'; 900])]).unwrap();
+    let other = storage.crash(u64::MAX);
+    let go_on = |store: &Store, name: &str| {
+        for _ in 0..8 {
+            let event = Event::raw(format!("type-{name}"), vec![b'x'; 900]).tag(name);
+            store.append(&format!("stream-{name}"), Expected::Any, [event]).unwrap();
+        }
+        store.close().unwrap();
+    };
+    go_on(&store, "one");
+    go_on(&small().open_memory(&other).unwrap(), "two");
+    let names = index_files(&storage);
+    assert!(!names.is_empty() && names == index_files(&other));
+    for name in names {
+        other.overwrite(&name, 0, &storage.file(&name).unwrap()).unwrap();
+    }
+    let store = small().open_memory(&other).unwrap();
+    assert_eq!(store.read_stream("stream-two", Version::NONE).count(), 8);
+    assert_eq!(store.read_query(&Query::all().tags(["two"]), Position::START).count(), 8);
+    assert_eq!(store.read_query(&Query::all().types(["type-one"]), Position::START).count(), 0);
+    let done = store.append("stream-two", Version::new(8), [Event::raw("t", "x")]).unwrap();
+    assert_eq!(done.position.get(), 10);
 }
 
 /// Copies a store in memory into a directory.

@@ -144,8 +144,11 @@ fn op() -> impl Strategy<Value = Op> {
 fn care() -> impl Strategy<Value = Care> {
     let harm = prop_oneof![2 => Just(0), 1 => Just(0x5555_5555_5555_5555), 2 => any::<u64>()];
     let max_index_bytes = prop_oneof![3 => Just(128 << 20), 1 => Just(3000), 1 => Just(1)];
-    (harm, any::<bool>(), max_index_bytes)
-        .prop_map(|(harm, map, max_index_bytes)| Care { harm, map, max_index_bytes })
+    (harm, any::<bool>(), max_index_bytes).prop_map(|(harm, map, max_index_bytes)| Care {
+        harm,
+        map,
+        max_index_bytes,
+    })
 }
 
 impl Care {
@@ -238,7 +241,8 @@ impl Twin {
         let mut expected = seen.iter().filter(|fact| fact.position > from && ask_of.matches(fact)).peekable();
         let mut subscription = self.store.subscribe_query(&ask_of.query(), Position::new(from));
         for _ in 0..events {
-            let event = subscription.next_timeout(std::time::Duration::ZERO).map(|event| Fact::from(&event.unwrap()));
+            let event =
+                subscription.next_timeout(std::time::Duration::ZERO).map(|event| Fact::from(&event.unwrap()));
             assert_eq!(event.as_ref(), expected.next());
             let checkpoint = subscription.checkpoint().unwrap().get();
             assert!(event.as_ref().is_none_or(|event| event.position <= checkpoint));

@@ -5,8 +5,8 @@ use std::thread;
 use std::time::Duration;
 
 use everfold::{
-    Batch, Durability, ErrorKind, Event, Expected, MAX_NAME_BYTES, MAX_QUERY_ITEMS, MAX_QUERY_TYPES, MAX_TAGS,
-    MemoryStorage, Position, Query, Store,
+    Batch, Durability, ErrorKind, Event, Expected, MAX_NAME_BYTES, MAX_QUERY_ITEMS, MAX_QUERY_TYPES,
+    MAX_TAGS, MemoryStorage, Position, Query, Store,
 };
 use futures_core::Stream;
 
@@ -251,14 +251,20 @@ fn a_checkpoint_never_passes_an_event_that_could_not_be_read() {
     store.close().unwrap();
     // In the payload of the third event of the first segment, at position 3.
     let segment = storage.file("log/00000000000000000001.seg").unwrap();
-    let third = segment.windows(4).enumerate().filter(|(_, w)| w == b"FRM1").map(|(at, _)| at).nth(2).unwrap();
+    let third =
+        segment.windows(4).enumerate().filter(|(_, w)| w == b"FRM1").map(|(at, _)| at).nth(2).unwrap();
     storage.flip_bit("log/00000000000000000001.seg", u64::try_from(third + 300).unwrap(), 1).unwrap();
     let store = small().open_memory(&storage).unwrap();
     let even = Query::all().types(["even"]);
-    for mut subscription in [store.subscribe_query(&even, Position::START), store.subscribe(Position::START)] {
+    for mut subscription in [store.subscribe_query(&even, Position::START), store.subscribe(Position::START)]
+    {
         let error = subscription.find_map(Result::err).unwrap();
         assert_eq!(error.corruption().unwrap().position, Some(Position::new(3)));
-        assert_eq!(subscription.checkpoint(), Some(Position::new(2)), "whoever goes on from there meets it again");
+        assert_eq!(
+            subscription.checkpoint(),
+            Some(Position::new(2)),
+            "whoever goes on from there meets it again"
+        );
     }
 }
 

@@ -7,7 +7,7 @@
 //!    56 events u32 · keys u32   64 earliest time ns u64                 72 latest time ns u64
 //!    80 lowest event id (16)    96 highest event id (16)
 //!   112 pages u32 · places u32  120 names u32 · postings u32            128 key table: first u32 · buckets u32 · pages u32
-//!   140 id table: first u32 · buckets u32 · pages u32
+//!   140 id table: first u32 · buckets u32 · pages u32        152 chain value after the seal u32
 //!   places:    frame u32 · record u32, for each event, offsets / 8
 //!   names:     the names of all keys, end to end
 //!   postings:  numbers of events u32, ascending, of each key that has more than two
@@ -23,7 +23,7 @@ use uuid::Uuid;
 use super::key::Key;
 use super::pages::{IndexFault, PAGE, Pages, Source};
 use super::table::Table;
-use super::{Found, Lookup, Place};
+use super::{Found, Lookup, Place, Sealed};
 use crate::event::{Position, Version};
 use crate::log::layout::{
     ALIGN, FORMAT_MAJOR, FORMAT_MINOR, bytes_at, disk_len, memory_len, put, u16_at, u32_at, u64_at,
@@ -44,14 +44,19 @@ pub(crate) struct Identity {
     pub(crate) store_id: Uuid,
     pub(crate) first: Position,
     pub(crate) salt: u64,
-    pub(crate) sealed_len: u64,
+    pub(crate) sealed: Sealed,
 }
 
 impl Identity {
     /// What ties a page to this segment's index.
     pub(crate) fn tag(&self) -> u64 {
-        self.salt ^ self.sealed_len
+        page_tag(self.salt, self.sealed)
     }
+}
+
+/// What ties the pages of a file to the segment that was sealed with this.
+pub(super) fn page_tag(salt: u64, sealed: Sealed) -> u64 {
+    salt ^ sealed.len ^ (u64::from(sealed.chain) << 32)
 }
 
 /// What page 0 tells.
@@ -81,7 +86,7 @@ impl Header {
         put(&mut page, 16, identity.store_id.as_bytes());
         put(&mut page, 32, &identity.first.get().to_le_bytes());
         put(&mut page, 40, &identity.salt.to_le_bytes());
-        put(&mut page, 48, &identity.sealed_len.to_le_bytes());
+        put(&mut page, 48, &identity.sealed.len.to_le_bytes());
         put(&mut page, 56, &self.events.to_le_bytes());
         put(&mut page, 60, &self.keys.to_le_bytes());
         put(&mut page, 64, &self.times.0.to_le_bytes());
@@ -94,6 +99,7 @@ impl Header {
         put(&mut page, 124, &self.postings.to_le_bytes());
         put_table(&mut page, 128, &self.key_table);
         put_table(&mut page, 140, &self.id_table);
+        put(&mut page, 152, &identity.sealed.chain.to_le_bytes());
         page
     }
 
@@ -105,7 +111,8 @@ impl Header {
             && bytes_at(page, 16) == Some(*identity.store_id.as_bytes())
             && u64_at(page, 32) == Some(identity.first.get())
             && u64_at(page, 40) == Some(identity.salt)
-            && u64_at(page, 48) == Some(identity.sealed_len);
+            && u64_at(page, 48) == Some(identity.sealed.len)
+            && u32_at(page, 152) == Some(identity.sealed.chain);
         is_ours.then_some(())?;
         Some(Header {
             events: u32_at(page, 56)?,

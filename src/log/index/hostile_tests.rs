@@ -11,7 +11,7 @@ use super::file::{Identity, IndexFile};
 use super::key::{Key, KeyHasher, Kind};
 use super::memory::MemoryIndex;
 use super::pages::{Source, seal_again};
-use super::{Lookup, Place, SegmentIndex};
+use super::{Lookup, Place, Sealed, SegmentIndex};
 use crate::event::{Position, Version};
 use crate::storage::Storage;
 use crate::storage::memory::MemoryStorage;
@@ -19,7 +19,8 @@ use crate::storage::memory::MemoryStorage;
 const STORE: Uuid = Uuid::from_u128(5);
 
 fn identity(number: u64) -> Identity {
-    Identity { store_id: STORE, first: Position::new(1 + number * 100), salt: 3 + number, sealed_len: 9 }
+    let sealed = Sealed { len: 9, chain: 1 };
+    Identity { store_id: STORE, first: Position::new(1 + number * 100), salt: 3 + number, sealed }
 }
 
 fn open(bytes: Vec<u8>, number: u64) -> Option<IndexFile> {
@@ -117,7 +118,7 @@ fn file_bytes(hasher: KeyHasher, number: u64) -> Vec<u8> {
 
 fn span() -> Span {
     let last = identity(3);
-    Span { store_id: STORE, start: 0, segments: 4, last_salt: last.salt, last_sealed_len: last.sealed_len }
+    Span { store_id: STORE, start: 0, segments: 4, last_salt: last.salt, last_sealed: last.sealed }
 }
 
 /// The directory of these parts, as bytes; `None` when they cannot be merged.

@@ -231,8 +231,8 @@ impl TableCursor<'_> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::pages::Source;
     use super::*;
+    use crate::log::index::pages::Source;
 
     fn table(hashes: &[u64]) -> (Table, Pages) {
         let mut sink = PageSink::in_memory(1);
