@@ -68,6 +68,9 @@ enum Condition {
     NoEvent(u16, u8),
 }
 
+/// What breaks a guard: the last event, and the version of the stream.
+type Broken = (u64, Option<u64>);
+
 /// What an append expects, as seen from the stream's version.
 #[derive(Clone, Copy, Debug)]
 enum Want {
@@ -209,7 +212,6 @@ impl Twin {
             Op::Read { after, limit } => self.read(u64::from(*after), u64::from(*limit)),
             Op::Query { ask, at, limit } => {
                 Ask::number(*ask).check(&self.store, &self.seen(), u64::from(*at), usize::from(*limit));
-                Ask::number(*ask).check_all(&self.store, &self.seen());
             }
             Op::Follow { ask, events } => self.follow(*ask, usize::from(*events)),
             Op::Roll => self.append(&[(0, 3800)], &[], Durability::Deferred),
@@ -265,7 +267,7 @@ impl Twin {
             (fact.stream, fact.version) = (name(*stream), *version);
         }
         let all = self.model.facts();
-        let guards: Vec<(Guard, Option<(u64, Option<u64>)>)> = guards
+        let guards: Vec<(Guard, Option<Broken>)> = guards
             .iter()
             .map(|condition| match condition {
                 Condition::Version(stream, want) => {
@@ -372,6 +374,6 @@ proptest! {
         twin.act(&Op::Sync);
         twin.act(&Op::Read { after: 0, limit: 255 });
         twin.act(&Op::Reopen(Care { harm: 0, map: true, max_index_bytes: 128 << 20 }));
-        (0..60).for_each(|ask| twin.act(&Op::Query { ask: ask * 11, at: 9, limit: 5 }));
+        (0..12).for_each(|ask| twin.act(&Op::Query { ask: ask * 53, at: 9, limit: 5 }));
     }
 }
