@@ -35,6 +35,17 @@ enum Source {
     Stream(StreamSource),
 }
 
+impl Source {
+    /// The event at the position given last could not be read: it was not given.
+    fn not_read(&mut self, position: Position) {
+        match self {
+            Source::Forward { next, .. } => *next = position,
+            Source::Query(source) => source.not_read(position),
+            Source::Backward { .. } | Source::Stream(_) => {}
+        }
+    }
+}
+
 impl Cursor {
     pub(crate) fn forward(catalog: Arc<Catalog>, after: Position) -> Self {
         let last = catalog.watermark.get();
@@ -70,7 +81,7 @@ impl Cursor {
     }
 
     pub(crate) fn stream_backward(catalog: Arc<Catalog>, stream: &str, before: Version) -> Self {
-        let source = StreamSource::new(&catalog, stream, before, Direction::Backward);
+        let mut source = StreamSource::new(&catalog, stream, before, Direction::Backward);
         let hidden = source.hidden_end(&catalog);
         let mut cursor = Self::new(catalog, RANDOM, Source::Stream(source));
         cursor.first_error = cursor.first_error.or(hidden);
@@ -124,12 +135,19 @@ impl Cursor {
 
     fn next_event(&mut self) -> Option<Result<RecordedEvent, Error>> {
         loop {
-            let event = self.next_position()?.and_then(|position| self.reader.event(position));
-            match (&mut self.source, event) {
+            let position = match self.next_position()? {
+                Ok(position) => position,
+                Err(error) => return Some(Err(error)),
+            };
+            match (&mut self.source, self.reader.event(position)) {
                 (Source::Stream(source), Ok(event)) => {
-                    if let Some(event) = source.check(event) {
+                    if let Some(event) = source.check(&self.catalog, event) {
                         return Some(event);
                     }
+                }
+                (source, Err(error)) => {
+                    source.not_read(position);
+                    return Some(Err(error));
                 }
                 (_, event) => return Some(event),
             }

@@ -9,7 +9,7 @@ use super::committer::Committer;
 use super::create;
 use super::files::{Files, open_segment};
 use super::frame::{CONTROL_FRAME, FRAME_HEADER};
-use super::index::Place as EventPlace;
+use super::index::{Place as EventPlace, Sealed};
 use super::indexer::Indexer;
 use super::indexing;
 use super::keeper::Keeper;
@@ -225,9 +225,9 @@ fn catalog(storage: Arc<dyn Storage>, files: &Files, options: &Options) -> Arc<C
 fn go_through(catalog: &Arc<Catalog>, files: &Files, options: &Options) -> Result<Found, Error> {
     let mut damage = Vec::new();
     let (last, sealed) = files.active_and_sealed()?;
-    for file in sealed {
+    for (file, next) in sealed.iter().zip(files.segments.iter().skip(1)) {
         let segment = Segment::new(file.header);
-        segment.seal(file.sealed_len.unwrap_or(file.len));
+        segment.seal(Sealed { len: file.sealed_len.unwrap_or(file.len), chain: next.header.prev_chain });
         catalog.add(Arc::new(segment));
         damage.extend(file.damage.clone());
     }

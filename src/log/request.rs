@@ -14,7 +14,7 @@ use super::numbers::Numbers;
 use super::record::{self, RECORD_HEADER};
 use crate::batch::{Batch, Durability};
 use crate::error::Error;
-use crate::event::{Event, Position, Version};
+use crate::event::{Event, MAX_NAME_BYTES, Position, Version};
 use crate::guard::Guard;
 
 /// A batch as the bytes of its frame, all but what depends on its place.
@@ -278,6 +278,12 @@ impl Request {
 
 fn check_guards(guards: &[Guard]) -> Result<(), Error> {
     guards.iter().try_for_each(|guard| match guard {
+        Guard::Version { stream, .. } if !(1..=MAX_NAME_BYTES).contains(&stream.len()) => {
+            Err(Error::invalid(format!(
+                "a guard is on a stream with a name of {} bytes, which none has: names have from 1 to {MAX_NAME_BYTES}",
+                stream.len()
+            )))
+        }
         Guard::Version { .. } => Ok(()),
         Guard::NoEvent { query, .. } => query.check(),
     })

@@ -1,6 +1,7 @@
 //! The positions that a cursor reads: of the whole log, of a query, of a stream.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::catalog::Catalog;
 use super::index::key::Kind;
@@ -9,14 +10,16 @@ use crate::error::{Corruption, Damage, Error};
 use crate::event::{Position, RecordedEvent, Version};
 use crate::query::Query;
 
-/// How many positions are asked of an index at a time.
+/// So many positions are asked of an index at a time by a read.
 const PAGE: usize = 512;
 
 /// Positions of events that match a query, fetched from the indexes some at a time.
 #[derive(Debug)]
 pub(crate) struct QuerySource {
-    query: Prepared,
+    query: Arc<Prepared>,
     direction: Direction,
+    /// How many positions are asked of an index at a time.
+    page: usize,
     /// The first position that has not been looked at.
     next: Position,
     /// Forward, the last position to be looked at.
@@ -32,24 +35,26 @@ pub(crate) struct QuerySource {
 
 impl QuerySource {
     pub(crate) fn forward(catalog: &Catalog, query: &Query, after: Position) -> Self {
-        let query = Prepared::new(query, catalog.hasher);
+        let query = Arc::new(Prepared::new(query, catalog.hasher));
         Self::new(query, Direction::Forward, after.next(), catalog.watermark.get())
     }
 
     pub(crate) fn backward(catalog: &Catalog, query: &Query, before: Position) -> Self {
         let next = before.previous().min(catalog.watermark.get());
-        Self::new(Prepared::new(query, catalog.hasher), Direction::Backward, next, Position::START)
+        let query = Arc::new(Prepared::new(query, catalog.hasher));
+        Self::new(query, Direction::Backward, next, Position::START)
     }
 
-    /// Backward from a position down to one, both inclusive.
-    pub(crate) fn between(query: Prepared, from: Position, down_to: Position) -> Self {
-        Self::new(query, Direction::Backward, from, down_to)
+    /// The last event from a position down to one, both inclusive.
+    pub(crate) fn last_of(query: Arc<Prepared>, from: Position, down_to: Position) -> Self {
+        QuerySource { page: 1, ..Self::new(query, Direction::Backward, from, down_to) }
     }
 
-    fn new(query: Prepared, direction: Direction, next: Position, last: Position) -> Self {
+    fn new(query: Arc<Prepared>, direction: Direction, next: Position, last: Position) -> Self {
         QuerySource {
             query,
             direction,
+            page: PAGE,
             next,
             last,
             segments: VecDeque::new(),
@@ -66,6 +71,11 @@ impl QuerySource {
     /// Everything up to here has been given or does not match.
     pub(crate) fn looked_to(&self) -> Position {
         self.found.front().map_or_else(|| self.next.previous(), |found| found.previous())
+    }
+
+    /// The event at the position given last could not be read.
+    pub(crate) fn not_read(&mut self, position: Position) {
+        self.found.push_front(position);
     }
 
     pub(crate) fn next_position(&mut self, catalog: &Catalog) -> Option<Result<Position, Error>> {
@@ -157,7 +167,7 @@ impl QuerySource {
         if is_empty {
             return Ok(false);
         }
-        let (query, direction) = (&self.query, self.direction);
+        let (query, direction, page) = (&self.query, self.direction, self.page);
         let (low, high) = (from.min(to), from.max(to));
         let (low, high) = (segment.number(low), segment.number(high));
         let (found, hidden) = catalog.look(segment, |index| {
@@ -178,7 +188,7 @@ impl QuerySource {
                     hidden.to.checked_add(1).filter(|to| *to <= high).map(|to| (high, to))
                 }
             };
-            let found = range.map(|range| matches(index, query, range, direction, PAGE)).transpose()?;
+            let found = range.map(|range| matches(index, query, range, direction, page)).transpose()?;
             Ok((found, hidden.cloned()))
         })?;
         let Some(found) = found else {
@@ -217,6 +227,8 @@ pub(crate) struct StreamSource {
     from: Version,
     /// Whether `from` is the version of an event that was given.
     started: bool,
+    /// The version that the stream had when a backward read was begun.
+    end: Option<Version>,
     pub(crate) last: Position,
 }
 
@@ -224,7 +236,7 @@ impl StreamSource {
     pub(crate) fn new(catalog: &Catalog, stream: &str, from: Version, direction: Direction) -> Self {
         let stream = OwnedKey::new(catalog.hasher, Kind::Stream, stream);
         let last = catalog.watermark.get();
-        StreamSource { stream, events: None, direction, from, started: false, last }
+        StreamSource { stream, events: None, direction, from, started: false, end: None, last }
     }
 
     pub(crate) fn next_position(&mut self, catalog: &Catalog) -> Option<Result<Position, Error>> {
@@ -241,7 +253,7 @@ impl StreamSource {
     }
 
     fn start(&self, catalog: &Catalog) -> Result<QuerySource, Error> {
-        let query = Prepared::of_key(self.stream.clone());
+        let query = Arc::new(Prepared::of_key(self.stream.clone()));
         let (next, last) = match self.direction {
             Direction::Forward => (catalog.stream_start(&self.stream.key(), self.from)?, self.last),
             Direction::Backward => {
@@ -254,32 +266,60 @@ impl StreamSource {
     }
 
     /// The error that a read from the stream's end has to give first.
-    pub(crate) fn hidden_end(&self, catalog: &Catalog) -> Option<Error> {
-        catalog.hidden_end(&self.stream.key())
+    pub(crate) fn hidden_end(&mut self, catalog: &Catalog) -> Option<Error> {
+        match catalog.head(&self.stream.key()) {
+            Ok(head) => self.end = Some(head.version),
+            Err(error) => return Some(error),
+        }
+        catalog.damaged_end()
     }
 
     /// Takes note of an event of the stream that was read. `None` when it is one that was not asked for.
-    pub(crate) fn check(&mut self, event: RecordedEvent) -> Option<Result<RecordedEvent, Error>> {
+    pub(crate) fn check(
+        &mut self,
+        catalog: &Catalog,
+        event: RecordedEvent,
+    ) -> Option<Result<RecordedEvent, Error>> {
         let version = event.version();
-        let (beyond, follows) = match self.direction {
-            Direction::Forward => (version <= self.from, version == self.from.next()),
-            Direction::Backward => (version >= self.from, !self.started || version.next() == self.from),
+        let beyond = match self.direction {
+            Direction::Forward => version <= self.from,
+            Direction::Backward => version >= self.from,
         };
         if beyond {
             return None;
         }
-        if !follows {
-            return Some(Err(hidden(self.stream.name(), event.position())));
+        let follows = match self.direction {
+            Direction::Forward => Ok(version == self.from.next()),
+            Direction::Backward if version.next() == self.from => Ok(true),
+            Direction::Backward if self.started => Ok(false),
+            Direction::Backward => self.starts_with(catalog, version),
+        };
+        Some(match follows {
+            Ok(true) => {
+                (self.from, self.started) = (version, true);
+                Ok(event)
+            }
+            Ok(false) => Err(hidden(self.stream.name(), event.position())),
+            Err(error) => Err(error),
+        })
+    }
+
+    /// Whether no event is hidden between a version, or none, and the bound that a backward read starts from.
+    fn starts_with(&self, catalog: &Catalog, version: Version) -> Result<bool, Error> {
+        match self.end == Some(version) {
+            true => Ok(true),
+            false => catalog.is_gap_after(&self.stream.key(), version).map(|gap| !gap),
         }
-        (self.from, self.started) = (version, true);
-        Some(Ok(event))
     }
 
     /// Whether damage may hide events beyond the last one given.
     fn hidden_rest(&self, catalog: &Catalog) -> Option<Error> {
         match self.direction {
-            Direction::Backward => (self.started && self.from > Version::new(1))
-                .then(|| hidden(self.stream.name(), Position::START)),
+            Direction::Backward if self.from <= Version::new(1) => None,
+            Direction::Backward => {
+                let whole = if self.started { Ok(false) } else { self.starts_with(catalog, Version::NONE) };
+                whole.map_or_else(Some, |whole| (!whole).then(|| hidden(self.stream.name(), Position::START)))
+            }
             Direction::Forward => catalog.hidden_end(&self.stream.key()),
         }
     }

@@ -11,6 +11,7 @@ use super::ahead::Ahead;
 use super::catalog::{Catalog, Reached};
 use super::frame::{CLEAN, CONTROL_FRAME, FrameHeader, SEAL};
 use super::guarding::Decision;
+use super::index::Sealed;
 use super::indexer::Indexer;
 use super::keeper::Chores;
 use super::layout::disk_len;
@@ -154,7 +155,9 @@ impl Writer {
     fn make_room(&mut self, frame_len: usize) -> Result<(), Error> {
         let needed = disk_len(frame_len + CONTROL_FRAME);
         let full = self.place.offset + needed > self.segment.header.segment_size;
-        if self.is_sealed() || full || self.index_size >= self.max_index_bytes {
+        // An empty segment is never sealed: the next one would have its name.
+        let large_index = self.index_size > 0 && self.index_size >= self.max_index_bytes;
+        if self.is_sealed() || full || large_index {
             self.roll()?;
         }
         Ok(())
@@ -197,7 +200,7 @@ impl Writer {
         file.write_at(&page, 0).map_err(|e| fault("write the header of", e))?;
         file.sync().map_err(|e| fault("sync", e))?;
         self.spare.give_name(&name).map_err(|e| fault("give its name to", e))?;
-        self.segment.seal(self.place.offset);
+        self.segment.seal(Sealed { len: self.place.offset, chain: self.place.chain });
         let active = Arc::new(Segment::active(header, file.clone()));
         let sealed = std::mem::replace(&mut self.segment, active);
         self.catalog.add(self.segment.clone());
