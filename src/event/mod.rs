@@ -51,7 +51,10 @@ impl Position {
         Position(self.0.saturating_add(count))
     }
 
-    pub(crate) const fn previous(self) -> Self {
+    /// The position before; that of [`START`](Position::START) is itself. `store.read(first.previous())` reads from
+    /// `first` on.
+    #[must_use]
+    pub const fn previous(self) -> Self {
         Position(self.0.saturating_sub(1))
     }
 }

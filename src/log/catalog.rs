@@ -5,6 +5,8 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use uuid::Uuid;
 
+use super::holds::Holds;
+use super::index::base::BaseFile;
 use super::index::directory::Directory;
 use super::index::key::KeyHasher;
 use super::segment::Segment;
@@ -38,6 +40,10 @@ pub(crate) struct Catalog {
     /// Events up to here are durable. Opening sets it, and only the committer raises it; it ends when the log is closed
     /// or poisoned, or was opened read-only.
     pub(crate) watermark: Watermark,
+    /// Where the log starts, and what is read of it.
+    pub(crate) holds: Holds,
+    /// What is known of the streams' events before that.
+    base: RwLock<Base>,
     segments: RwLock<Segments>,
     /// In order, none of a segment that another is of.
     directories: RwLock<Vec<Arc<Directory>>>,
@@ -48,11 +54,22 @@ pub(crate) struct Catalog {
     failure: OnceLock<Error>,
 }
 
+/// What is known of events before the log's start.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Base {
+    /// There were none.
+    #[default]
+    Nothing,
+    File(Arc<BaseFile>),
+    /// There were some, and the file that tells of them is missing or damaged.
+    Lost(Corruption),
+}
+
 #[derive(Debug, Default)]
 struct Segments {
     /// The number of the first one in the list: their headers count on from it.
     first_number: u64,
-    /// In order. Only opening and the writer add to them.
+    /// In order. Only opening and the writer add to them, and retention takes the first ones.
     list: Vec<Arc<Segment>>,
 }
 
@@ -64,6 +81,8 @@ impl Catalog {
             reading,
             hasher: KeyHasher::new(reading.store_id),
             watermark: Watermark::default(),
+            holds: Holds::new(Position::START.next()),
+            base: RwLock::default(),
             segments: RwLock::new(Segments { first_number, list: Vec::new() }),
             directories: RwLock::default(),
             damaged_end: RwLock::default(),
@@ -110,6 +129,34 @@ impl Catalog {
     fn with_segments<T>(&self, look: impl FnOnce(u64, &[Arc<Segment>]) -> T) -> T {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
         look(segments.first_number, &segments.list)
+    }
+
+    /// Takes away the segments before this one, and says what their streams' versions were. Whoever has one of them
+    /// keeps it, and finds its file gone if it was not open.
+    pub(crate) fn drop_before(&self, number: u64, base: Base) {
+        // First, so that nobody finds neither the segments nor the versions.
+        self.set_base(base);
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        let gone = usize::try_from(number.saturating_sub(segments.first_number)).unwrap_or(usize::MAX);
+        let gone = gone.min(segments.list.len());
+        segments.list.drain(..gone);
+        segments.first_number = segments.first_number.max(number);
+        drop(segments);
+        let mut directories = self.directories.write().unwrap_or_else(PoisonError::into_inner);
+        directories.retain(|directory| directory.span.end() > number);
+    }
+
+    pub(crate) fn set_base(&self, base: Base) {
+        *self.base.write().unwrap_or_else(PoisonError::into_inner) = base;
+    }
+
+    pub(crate) fn base(&self) -> Base {
+        self.base.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The first position there is.
+    pub(crate) fn log_start(&self) -> Position {
+        self.holds.log_start()
     }
 
     /// The directory of a segment, if there is one.

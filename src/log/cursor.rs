@@ -4,6 +4,7 @@ use std::iter::FusedIterator;
 use std::sync::Arc;
 
 use super::catalog::{Catalog, closed};
+use super::holds::{Hold, truncated};
 use super::matching::Direction;
 use super::reader::Reader;
 use super::source::{QuerySource, StreamSource};
@@ -14,13 +15,18 @@ use crate::query::Query;
 
 /// An iterator over the events that were durable when it was made.
 ///
-/// It never blocks an append and is never changed by one. After an error it ends.
+/// It never blocks an append and is never changed by one. After an error it ends. What it has not read yet is kept from
+/// [`retain`](crate::Store::retain) until it is dropped or ends.
 #[derive(Debug)]
 #[must_use = "a cursor reads nothing until it is iterated"]
 pub struct Cursor {
     reader: Reader,
     catalog: Arc<Catalog>,
     source: Source,
+    /// Keeps what is still to be read.
+    hold: Hold,
+    /// Where the log started when the cursor was made.
+    start: Position,
     left: u64,
     /// That the log is closed or the query is none; or what a backward read, which starts at the end, has to say first.
     first_error: Option<Error>,
@@ -42,6 +48,16 @@ impl Source {
             Source::Forward { next, .. } => *next = position,
             Source::Query(source) => source.not_read(position),
             Source::Backward { .. } | Source::Stream(_) => {}
+        }
+    }
+
+    /// The lowest position that it may still read; `None` when that may be any.
+    fn place(&self) -> Option<Position> {
+        match self {
+            Source::Forward { next, .. } => Some(*next),
+            Source::Query(source) => source.is_forward().then(|| source.looked_to().next()),
+            Source::Stream(source) => source.place(),
+            Source::Backward { .. } => None,
         }
     }
 }
@@ -72,7 +88,12 @@ impl Cursor {
         }
         let last = catalog.watermark.get();
         let source = QuerySource::backward(&catalog, query, before);
-        Self::new(catalog, RANDOM, Source::Query(source)).checking(query).noting_damage_before(before, last)
+        let mut cursor = Self::new(catalog, RANDOM, Source::Query(source));
+        if before.previous() == Position::START {
+            // Nothing is asked for, so nothing of it was removed.
+            cursor.start = Position::START.next();
+        }
+        cursor.checking(query).noting_damage_before(before, last)
     }
 
     pub(crate) fn stream(catalog: Arc<Catalog>, stream: &str, after: Version) -> Self {
@@ -90,8 +111,16 @@ impl Cursor {
 
     fn new(catalog: Arc<Catalog>, ahead: usize, source: Source) -> Self {
         let reader = Reader::new(catalog.clone(), ahead);
-        let first_error = catalog.is_closed().then(closed);
-        Cursor { reader, catalog, source, left: u64::MAX, first_error, ended: false }
+        let place = source.place();
+        let (hold, start) = catalog.holds.hold(place);
+        let first_error = match catalog.is_closed() {
+            true => Some(closed()),
+            false => place.filter(|place| *place < start).map(|_| truncated(start)),
+        };
+        if first_error.is_some() {
+            hold.let_go();
+        }
+        Cursor { reader, catalog, source, hold, start, left: u64::MAX, first_error, ended: false }
     }
 
     fn checking(mut self, query: &Query) -> Self {
@@ -166,15 +195,20 @@ impl Cursor {
                 let (asked_beyond, error) = (*next == last.next(), self.catalog.damaged_end());
                 error.filter(|_| asked_beyond).map(Err)
             }
-            Source::Backward { next } if *next > Position::START => {
+            Source::Backward { next } if *next >= self.start => {
                 let position = *next;
                 *next = next.previous();
                 Some(Ok(position))
             }
-            Source::Backward { .. } => None,
+            // Somebody may have asked for what was before the log's start.
+            Source::Backward { next } if *next == Position::START => None,
+            Source::Backward { .. } => Some(Err(truncated(self.start))),
             Source::Query(source) => {
                 let next = source.next_position(&self.catalog);
-                next.or_else(|| source.is_forward().then(|| self.catalog.damaged_end().map(Err)).flatten())
+                next.or_else(|| match source.is_forward() {
+                    true => self.catalog.damaged_end().map(Err),
+                    false => (self.start > Position::START.next()).then(|| Err(truncated(self.start))),
+                })
             }
             Source::Stream(source) => source.next_position(&self.catalog),
         }
@@ -189,12 +223,17 @@ impl Iterator for Cursor {
             return None;
         }
         let event = match self.first_error.take() {
-            Some(error) => Err(error),
-            None => self.next_event()?,
+            Some(error) => Some(Err(error)),
+            None => self.next_event(),
         };
-        self.ended = event.is_err();
-        self.left -= 1;
-        Some(event)
+        self.ended = matches!(event, Some(Err(_)));
+        self.left -= u64::from(event.is_some());
+        match self.source.place() {
+            Some(place) if !self.ended && self.left > 0 => self.hold.move_to(place),
+            None if event.is_some() && !self.ended && self.left > 0 => {}
+            _ => self.hold.let_go(),
+        }
+        event
     }
 }
 

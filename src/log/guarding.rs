@@ -25,8 +25,8 @@ use crate::query::Query;
 /// What was looked up in segments below the one that was active then.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
-    /// The number of that segment.
-    below: Option<u64>,
+    /// The numbers of the first segment and of that one.
+    between: Option<(u64, u64)>,
     /// By key; of streams that the active segment did not have.
     heads: Vec<Option<Head>>,
     /// By guard.
@@ -60,7 +60,6 @@ impl Known {
         let in_active = Active::of(catalog);
         let head = |key: &Key<'_>| match in_active.head(key) {
             Some(_) => Ok(None),
-            None if active == first => Ok(Some(Head::default())),
             None => catalog.head_below(key, active).map(|head| Some(head.unwrap_or_default())),
         };
         let mut heads = Vec::new();
@@ -92,7 +91,7 @@ impl Known {
                 catalog.find_ids(&ids, active)?
             }
         };
-        Ok(Known { below: Some(active), heads, guards, ids })
+        Ok(Known { between: Some((first, active)), heads, guards, ids })
     }
 }
 
@@ -148,10 +147,10 @@ pub(crate) struct Decision<'a> {
 }
 
 impl Decision<'_> {
-    /// What was looked up, if the active segment is still the same.
+    /// What was looked up, if the segments are still the same.
     fn known<'k>(&self, request: &'k Request) -> Option<&'k Known> {
-        let (_, active) = self.catalog.numbers();
-        Some(&request.known).filter(|known| known.below == Some(active))
+        let segments = self.catalog.numbers();
+        Some(&request.known).filter(|known| known.between == Some(segments))
     }
 
     fn head(&self, stream: &Key<'_>, known: Option<Head>) -> Result<Head, Error> {
@@ -166,7 +165,7 @@ impl Decision<'_> {
         let known = self.known(request);
         let active = Active::of(self.catalog);
         let memory = active.memory();
-        let (first, last) = self.catalog.numbers();
+        let (_, last) = self.catalog.numbers();
         for (number, key) in request.keys().enumerate() {
             if key.kind != Kind::Stream {
                 versions.push(Version::NONE);
@@ -177,7 +176,6 @@ impl Decision<'_> {
             versions.push(match (in_memory, known) {
                 (Some(version), _) => version,
                 (None, Some(head)) => head.version,
-                (None, None) if first == last => Version::NONE,
                 (None, None) => self.catalog.head_below(&key, last)?.unwrap_or_default().version,
             });
         }

@@ -257,8 +257,8 @@ impl Catalog {
     }
 }
 
-/// Writes a file that can be made again: under another name first, so that whoever has the old one open keeps it.
-fn replace(
+/// Writes a file and syncs it: under another name first, so that whoever has the old one open keeps it.
+pub(super) fn replace(
     storage: &dyn Storage,
     name: &str,
     len: u64,
@@ -291,7 +291,7 @@ fn directory_name(start: u64, segments: u64) -> String {
 }
 
 /// What a directory's name says: the number of its first segment, and how many there are.
-fn directory_span(name: &str) -> Option<(u64, u64)> {
+pub(super) fn directory_span(name: &str) -> Option<(u64, u64)> {
     let (start, segments) = name.strip_suffix(".keys")?.split_once('-')?;
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     (digits(start) && digits(segments)).then_some(())?;

@@ -85,8 +85,12 @@ impl Catalog {
             };
             for number in numbers.into_iter().filter(|number| (first..end).contains(number)) {
                 let Some(segment) = self.segment(number) else { continue };
-                if let ControlFlow::Break(answer) = visit(number, &segment)? {
-                    return Ok(Some(answer));
+                match visit(number, &segment) {
+                    Ok(ControlFlow::Break(answer)) => return Ok(Some(answer)),
+                    Ok(ControlFlow::Continue(())) => {}
+                    // Retention has removed its file meanwhile.
+                    Err(_) if number < self.numbers().0 => {}
+                    Err(error) => return Err(error),
                 }
             }
             end = start;
@@ -94,9 +98,10 @@ impl Catalog {
         Ok(None)
     }
 
-    /// The last event of a stream in the segments below a number. Fails when damage may hide a later one.
+    /// The last event of a stream in the segments below a number, or before the log's start. Fails when damage may hide
+    /// a later one.
     pub(crate) fn head_below(&self, stream: &Key<'_>, below: u64) -> Result<Option<Head>, Error> {
-        self.each_candidate(Wanted::Name(stream.hash), 0..below, |_, segment| {
+        let head = self.each_candidate(Wanted::Name(stream.hash), 0..below, |_, segment| {
             let (found, hidden) = self.look(segment, |index| {
                 Ok((index.find(stream)?, index.hidden().iter().max_by_key(|hidden| hidden.to).cloned()))
             })?;
@@ -109,7 +114,8 @@ impl Catalog {
                 }
                 None => ControlFlow::Continue(()),
             })
-        })
+        })?;
+        head.map_or_else(|| self.head_before_start(stream), |head| Ok(Some(head)))
     }
 
     /// The last event of a stream, durable or not. Fails when damage may hide a later one.

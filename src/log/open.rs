@@ -17,6 +17,7 @@ use super::layout::{aligned, disk_len, memory_len};
 use super::mark::Mark;
 use super::recovery::{self, Ending, FrameVisitor};
 use super::report::RecoveryReport;
+use super::retaining;
 use super::segment::{LOG_FOLDER, Segment};
 use super::segment_header::SEGMENT_HEADER;
 use super::spare::Spare;
@@ -149,7 +150,7 @@ fn start_writing(
         durable: Position::START,
         segment: Position::START,
         end: 0,
-        log_start: files.segments.first().map_or(Position::new(1), |segment| segment.header.first),
+        log_start: files.log_start,
         chain: 0,
         epoch,
         clean: false,
@@ -159,7 +160,8 @@ fn start_writing(
     let indexer = Arc::new(Indexer::new(catalog.clone(), segment_size));
     let max_index_bytes = options.max_index_bytes;
     let start = Start { segment: active, place, epoch, mark, max_index_bytes, indexer: indexer.clone() };
-    let writer = Writer::new(catalog.clone(), spare, start)?;
+    let mut writer = Writer::new(catalog.clone(), spare, start)?;
+    retaining::finish(catalog, &mut writer)?;
     let chores = writer.chores();
     let keeper = Arc::new(Keeper::new(options.sync_after));
     let committer =
@@ -173,6 +175,7 @@ fn start_writing(
         keeper_thread: Mutex::new(Some(thread)),
         indexer,
         indexer_thread: Mutex::new(indexer_thread),
+        retaining: Mutex::default(),
         max_body: options.max_batch_bytes.min(room),
         lock: Mutex::new(Some(lock)),
     })
@@ -194,6 +197,7 @@ impl Found {
             clean: false,
             read_only: false,
             segments: files.segments.len(),
+            log_start: files.log_start,
             last: self.place.next.previous(),
             removed: None,
             rewritten_bytes: 0,
@@ -238,6 +242,7 @@ fn go_through(catalog: &Arc<Catalog>, files: &Files, options: &Options) -> Resul
         verify_sealed(catalog, &mut damage)?;
     }
     catalog.open_directories()?;
+    damage.extend(catalog.open_base(files.log_start)?);
     let index = active.index();
     let memory = index.as_ref().and_then(|index| index.memory());
     let mut walk = Walk::new(Window::reading(handle, last.header.segment_size, SEQUENTIAL), &last.header);

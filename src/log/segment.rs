@@ -31,9 +31,19 @@ pub(crate) fn segment_name(first: Position) -> String {
     format!("{LOG_FOLDER}/{:020}.seg", first.get())
 }
 
+/// The name of what keeps the versions of streams that had events before the log's start.
+pub(crate) fn base_name(log_start: Position) -> String {
+    format!("{LOG_FOLDER}/{:020}.base", log_start.get())
+}
+
 /// The first position of a segment, from its name in the log folder; `None` for other files.
 pub(crate) fn segment_first(name: &str) -> Option<Position> {
-    let digits = name.strip_suffix(".seg")?;
+    position_in(name, ".seg")
+}
+
+/// The position that a file of the log folder is named by, if its name ends with this.
+pub(crate) fn position_in(name: &str, suffix: &str) -> Option<Position> {
+    let digits = name.strip_suffix(suffix)?;
     let number =
         digits.parse().ok().filter(|_| digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit()))?;
     Some(Position::new(number))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::catalog::Catalog;
 use super::index::key::Kind;
 use super::matching::{Direction, OwnedKey, Prepared, matches};
-use crate::error::{Corruption, Damage, Error};
+use crate::error::{Corruption, Damage, Error, ErrorKind};
 use crate::event::{Position, RecordedEvent, Version};
 use crate::query::Query;
 
@@ -229,6 +229,10 @@ pub(crate) struct StreamSource {
     started: bool,
     /// The version that the stream had when a backward read was begun.
     end: Option<Version>,
+    /// The stream's version before the log's start: events up to it were removed.
+    removed: Version,
+    /// Why that is not known.
+    removed_unknown: Option<Error>,
     pub(crate) last: Position,
 }
 
@@ -236,7 +240,17 @@ impl StreamSource {
     pub(crate) fn new(catalog: &Catalog, stream: &str, from: Version, direction: Direction) -> Self {
         let stream = OwnedKey::new(catalog.hasher, Kind::Stream, stream);
         let last = catalog.watermark.get();
-        StreamSource { stream, events: None, direction, from, started: false, end: None, last }
+        StreamSource {
+            stream,
+            events: None,
+            direction,
+            from,
+            started: false,
+            end: None,
+            removed: Version::NONE,
+            removed_unknown: None,
+            last,
+        }
     }
 
     pub(crate) fn next_position(&mut self, catalog: &Catalog) -> Option<Result<Position, Error>> {
@@ -249,10 +263,23 @@ impl StreamSource {
         }
         let next = events.next_position(catalog);
         self.events = Some(events);
-        next.or_else(|| self.hidden_rest(catalog).map(Err))
+        next.or_else(|| self.missing_rest(catalog).map(Err))
     }
 
-    fn start(&self, catalog: &Catalog) -> Result<QuerySource, Error> {
+    /// The lowest position that may still be read, if that is known.
+    pub(crate) fn place(&self) -> Option<Position> {
+        let events = self.events.as_ref().filter(|_| self.direction == Direction::Forward)?;
+        Some(events.looked_to().next())
+    }
+
+    fn start(&mut self, catalog: &Catalog) -> Result<QuerySource, Error> {
+        match catalog.head_before_start(&self.stream.key()) {
+            Ok(head) => self.removed = head.unwrap_or_default().version,
+            Err(error) => self.removed_unknown = Some(error),
+        }
+        if self.direction == Direction::Forward && self.from < self.removed {
+            return Err(self.truncated(catalog));
+        }
         let query = Arc::new(Prepared::of_key(self.stream.clone()));
         let (next, last) = match self.direction {
             Direction::Forward => (catalog.stream_start(&self.stream.key(), self.from)?, self.last),
@@ -299,7 +326,10 @@ impl StreamSource {
                 (self.from, self.started) = (version, true);
                 Ok(event)
             }
-            Ok(false) => Err(hidden(self.stream.name(), event.position())),
+            Ok(false) => {
+                let unknown = self.removed_unknown.take().filter(|_| !self.started);
+                Err(unknown.unwrap_or_else(|| hidden(self.stream.name(), event.position())))
+            }
             Err(error) => Err(error),
         })
     }
@@ -312,16 +342,35 @@ impl StreamSource {
         }
     }
 
-    /// Whether damage may hide events beyond the last one given.
-    fn hidden_rest(&self, catalog: &Catalog) -> Option<Error> {
+    /// Why there may be events beyond the last one given: retention has removed them, or damage hides them.
+    fn missing_rest(&mut self, catalog: &Catalog) -> Option<Error> {
+        let first = Version::new(1);
         match self.direction {
-            Direction::Backward if self.from <= Version::new(1) => None,
+            Direction::Forward => catalog.hidden_end(&self.stream.key()),
+            Direction::Backward if self.from <= first => None,
+            // Down to the removed ones, or none at all.
+            Direction::Backward if self.removed >= first => {
+                let hidden_between = self.started && self.from > self.removed.next();
+                Some(match hidden_between {
+                    true => hidden(self.stream.name(), Position::START),
+                    false => self.truncated(catalog),
+                })
+            }
             Direction::Backward => {
                 let whole = if self.started { Ok(false) } else { self.starts_with(catalog, Version::NONE) };
-                whole.map_or_else(Some, |whole| (!whole).then(|| hidden(self.stream.name(), Position::START)))
+                let unknown = self.removed_unknown.take();
+                let missing = || unknown.unwrap_or_else(|| hidden(self.stream.name(), Position::START));
+                whole.map_or_else(Some, |whole| (!whole).then(missing))
             }
-            Direction::Forward => catalog.hidden_end(&self.stream.key()),
         }
+    }
+
+    fn truncated(&self, catalog: &Catalog) -> Error {
+        let (stream, last, first) = (self.stream.name(), self.removed, catalog.log_start());
+        let message = format!(
+            "retention has removed the events of stream {stream:?} up to version {last}: read those after that version"
+        );
+        Error::new(ErrorKind::Truncated { first }, message)
     }
 }
 

@@ -348,6 +348,14 @@ impl Writer {
         Ok(())
     }
 
+    /// Says where the log starts from now on, in both slots of the mark: one that is damaged does not bring back what
+    /// was removed.
+    pub(crate) fn move_log_start(&mut self, log_start: Position) -> Result<(), Error> {
+        self.sync()?;
+        self.mark.log_start = log_start;
+        self.write_mark(false).and_then(|()| self.write_mark(false)).map_err(|e| self.poison(e))
+    }
+
     /// Makes everything durable and says in log and mark that the store was closed.
     pub(crate) fn close(&mut self) -> Result<(), Error> {
         self.sync()?;

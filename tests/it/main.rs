@@ -27,6 +27,8 @@ mod project;
 mod query;
 mod read;
 mod restart;
+mod retain;
+mod retain_crash;
 mod sealed;
 mod source;
 mod subscribe;

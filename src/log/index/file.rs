@@ -188,20 +188,21 @@ impl IndexFile {
     pub(crate) fn excludes(&self, id: Uuid) -> bool {
         !matches!(self.header.ids, (Some(low), Some(high)) if (low..=high).contains(&id))
     }
+}
 
-    fn found(&self, entry: &[u8]) -> Option<Found> {
-        let (count, first, last) = (u32_at(entry, 16)?, u32_at(entry, 20)?, u32_at(entry, 24)?);
-        let base = Version::new(u64_at(entry, 36)?);
-        let is_sound = count > 0 && first <= last && last < self.header.events && count <= self.header.events;
-        is_sound.then_some(Found {
-            count,
-            first,
-            last,
-            at: u64_at(entry, 28)?,
-            base,
-            version: Version::new(base.get().saturating_add(u64::from(count))),
-        })
-    }
+/// What an entry of the key table tells of its name; `None` when it makes no sense in an index of so many events.
+pub(super) fn found(entry: &[u8], events: u32) -> Option<Found> {
+    let (count, first, last) = (u32_at(entry, 16)?, u32_at(entry, 20)?, u32_at(entry, 24)?);
+    let base = Version::new(u64_at(entry, 36)?);
+    let is_sound = count > 0 && first <= last && last < events && count <= events;
+    is_sound.then_some(Found {
+        count,
+        first,
+        last,
+        at: u64_at(entry, 28)?,
+        base,
+        version: Version::new(base.get().saturating_add(u64::from(count))),
+    })
 }
 
 impl Lookup for IndexFile {
@@ -217,7 +218,7 @@ impl Lookup for IndexFile {
                 return true;
             };
             match self.pages.has(self.header.names, name.into(), key.name) {
-                Ok(true) => match self.found(entry) {
+                Ok(true) => match self::found(entry, self.header.events) {
                     Some(sound) => found = Some(sound),
                     None => fault = Some(IndexFault::Damaged(self.header.key_table.first)),
                 },

@@ -4,8 +4,9 @@
 //! segment, in pages ([`pages`], [`table`]) beside it; [`directory`] tells which segments have a name or an id, for
 //! many segments at a time; [`key`] is what all of them are asked for. An index is never evidence of what the log
 //! holds, only the way to it: it is made from the segment, bound to it by salt and length, and made again when it is
-//! missing or does not verify.
+//! missing or does not verify. Only [`base`], which tells of segments that are gone, cannot be made again.
 
+pub(crate) mod base;
 pub(crate) mod directory;
 pub(crate) mod encode;
 pub(crate) mod file;
