@@ -148,18 +148,20 @@ impl Keeper {
 
     /// A failure poisons the writer, which tells the appenders; there is nobody to tell here.
     fn settle(&self, committer: &Committer, mark: bool) {
-        let settled = committer.with_writer(|writer| {
-            if mark && writer.mark_is_behind() {
-                writer.mark_progress()
-            } else if writer.is_behind() {
-                writer.sync()
-            } else {
-                Ok(())
-            }
-        });
+        let settled = match mark && committer.with_writer(|writer| writer.mark_is_behind()) {
+            true => committer.with_writer(Writer::mark_progress),
+            false => Self::sync(committer),
+        };
         if let Err(error) = settled {
             tracing::warn!(%error, "could not sync what was appended without");
         }
+    }
+
+    /// Appends without a sync go on meanwhile.
+    fn sync(committer: &Committer) -> Result<(), Error> {
+        let Some(sync) = committer.with_writer(Writer::begin_sync)? else { return Ok(()) };
+        let ended = sync.run();
+        committer.with_writer(|writer| writer.end_sync(&sync, ended))
     }
 
     /// Sleeps until something is due; `None` to stop.

@@ -44,6 +44,7 @@ pub(crate) mod segment_header;
 mod source;
 mod spare;
 pub(crate) mod store_file;
+mod syncs;
 pub(crate) mod ticket;
 pub(crate) mod walk;
 pub(crate) mod window;

@@ -2,6 +2,7 @@
 //!
 //! Owned by the committer, behind its lock. Every failure of a write or a sync goes through [`Writer::poison`].
 
+use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -21,6 +22,7 @@ use super::request::Request;
 use super::segment::{Segment, segment_name};
 use super::segment_header::{SEGMENT_HEADER, SegmentHeader};
 use super::spare::{Blank, Spare};
+use super::syncs::{Pending, Syncs};
 use super::walk::Place;
 use crate::batch::Appended;
 use crate::error::{AppendError, Error, ErrorKind};
@@ -54,6 +56,7 @@ pub(crate) struct Writer {
     outflows: u64,
     /// Frames before this offset are synced.
     synced: u64,
+    syncs: Arc<Syncs>,
     ahead: Arc<Ahead>,
     wants_zeros: bool,
     mark_file: Arc<dyn File>,
@@ -101,6 +104,7 @@ impl Writer {
             flows: false,
             outflows: 0,
             synced: written,
+            syncs: Arc::default(),
             ahead,
             wants_zeros: false,
             mark_file,
@@ -271,7 +275,7 @@ impl Writer {
     pub(crate) fn sync(&mut self) -> Result<(), Error> {
         self.write()?;
         if self.synced < self.written {
-            if let Err(e) = self.file.sync() {
+            if let Err(e) = self.syncs.sync(self.file.as_ref()) {
                 return Err(self.poison(self.segment.fault("sync", e)));
             }
             self.wants_zeros = self.ahead.note_sync(self.written - self.synced);
@@ -279,6 +283,29 @@ impl Writer {
         }
         self.segment.settle(self.place.offset);
         self.durable = self.place.next.previous();
+        Ok(())
+    }
+
+    /// Hands every frame to the operating system, for a sync without the writer; `None` when all are synced.
+    pub(crate) fn begin_sync(&mut self) -> Result<Option<Pending>, Error> {
+        self.write()?;
+        Ok((self.synced < self.written).then(|| Pending {
+            syncs: self.syncs.clone(),
+            file: self.file.clone(),
+            segment: self.segment.clone(),
+            to: self.written,
+            last: self.place.next.previous(),
+        }))
+    }
+
+    /// Takes note of how such a sync ended. Meanwhile there may have been others, and rolls, which sync all before.
+    pub(crate) fn end_sync(&mut self, sync: &Pending, ended: io::Result<()>) -> Result<(), Error> {
+        ended.map_err(|e| self.poison(sync.segment.fault("sync", e)))?;
+        if Arc::ptr_eq(&self.segment, &sync.segment) && self.synced < sync.to {
+            self.synced = sync.to;
+            self.segment.settle(sync.to);
+        }
+        self.durable = self.durable.max(sync.last);
         Ok(())
     }
 
