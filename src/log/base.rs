@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::catalog::{Base, Catalog};
+use super::catalog::Catalog;
+use super::holds::{Base, Start};
 use super::index::base::{BaseFile, Identity, verify};
 use super::index::key::Key;
 use super::index::pages::{IndexFault, PAGE, Source};
@@ -63,7 +64,6 @@ fn lost(log_start: Position, page: Option<u32>) -> Corruption {
 impl Catalog {
     /// Opens the base of a log that starts here. Its loss does not keep the log from opening, and is returned.
     pub(crate) fn open_base(&self, log_start: Position) -> Result<Option<Corruption>, Error> {
-        self.holds.set(log_start);
         if log_start == Position::START.next() {
             return Ok(None);
         }
@@ -72,7 +72,7 @@ impl Catalog {
             Base::Lost(damage) => Some(damage.clone()),
             Base::Nothing | Base::File(_) => None,
         };
-        self.set_base(base);
+        self.holds.set(Start { first: log_start, base });
         Ok(damage)
     }
 
@@ -95,11 +95,27 @@ impl Catalog {
         if self.log_start() == Position::START.next() {
             return Ok(None);
         }
-        match self.base() {
+        let mut start = self.holds.start();
+        loop {
+            let found = start.head(stream);
+            let now = self.holds.start();
+            // Retention has put another file in its place meanwhile.
+            if found.is_ok() || now.first == start.first {
+                return found;
+            }
+            start = now;
+        }
+    }
+}
+
+impl Start {
+    /// The last event that a stream had before.
+    pub(super) fn head(&self, stream: &Key<'_>) -> Result<Option<Head>, Error> {
+        match &self.base {
             Base::Nothing => Ok(None),
-            Base::Lost(damage) => Err(damage.into()),
+            Base::Lost(damage) => Err(damage.clone().into()),
             Base::File(base) => {
-                let found = base.find(stream).map_err(|fault| base_fault(&base, fault))?;
+                let found = base.find(stream).map_err(|fault| base_fault(base, fault))?;
                 Ok(found.map(|(version, position)| Head { version, position }))
             }
         }

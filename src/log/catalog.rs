@@ -6,7 +6,6 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use uuid::Uuid;
 
 use super::holds::Holds;
-use super::index::base::BaseFile;
 use super::index::directory::Directory;
 use super::index::key::KeyHasher;
 use super::segment::Segment;
@@ -42,8 +41,6 @@ pub(crate) struct Catalog {
     pub(crate) watermark: Watermark,
     /// Where the log starts, and what is read of it.
     pub(crate) holds: Holds,
-    /// What is known of the streams' events before that.
-    base: RwLock<Base>,
     segments: RwLock<Segments>,
     /// In order, none of a segment that another is of.
     directories: RwLock<Vec<Arc<Directory>>>,
@@ -52,17 +49,6 @@ pub(crate) struct Catalog {
     closed: AtomicBool,
     /// Why there are no more appends, after a write or sync failed.
     failure: OnceLock<Error>,
-}
-
-/// What is known of events before the log's start.
-#[derive(Clone, Debug, Default)]
-pub(crate) enum Base {
-    /// There were none.
-    #[default]
-    Nothing,
-    File(Arc<BaseFile>),
-    /// There were some, and the file that tells of them is missing or damaged.
-    Lost(Corruption),
 }
 
 #[derive(Debug, Default)]
@@ -81,8 +67,7 @@ impl Catalog {
             reading,
             hasher: KeyHasher::new(reading.store_id),
             watermark: Watermark::default(),
-            holds: Holds::new(Position::START.next()),
-            base: RwLock::default(),
+            holds: Holds::default(),
             segments: RwLock::new(Segments { first_number, list: Vec::new() }),
             directories: RwLock::default(),
             damaged_end: RwLock::default(),
@@ -131,11 +116,9 @@ impl Catalog {
         look(segments.first_number, &segments.list)
     }
 
-    /// Takes away the segments before this one, and says what their streams' versions were. Whoever has one of them
-    /// keeps it, and finds its file gone if it was not open.
-    pub(crate) fn drop_before(&self, number: u64, base: Base) {
-        // First, so that nobody finds neither the segments nor the versions.
-        self.set_base(base);
+    /// Takes away the segments before this one, whose streams' versions the base has. Whoever has one of them keeps it,
+    /// and finds its file gone if it was not open.
+    pub(crate) fn drop_before(&self, number: u64) {
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
         let gone = usize::try_from(number.saturating_sub(segments.first_number)).unwrap_or(usize::MAX);
         let gone = gone.min(segments.list.len());
@@ -144,14 +127,6 @@ impl Catalog {
         drop(segments);
         let mut directories = self.directories.write().unwrap_or_else(PoisonError::into_inner);
         directories.retain(|directory| directory.span.end() > number);
-    }
-
-    pub(crate) fn set_base(&self, base: Base) {
-        *self.base.write().unwrap_or_else(PoisonError::into_inner) = base;
-    }
-
-    pub(crate) fn base(&self) -> Base {
-        self.base.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The first position there is.

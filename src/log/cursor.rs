@@ -4,8 +4,9 @@ use std::iter::FusedIterator;
 use std::sync::Arc;
 
 use super::catalog::{Catalog, closed};
-use super::holds::{Hold, truncated};
-use super::matching::Direction;
+use super::holds::{Hold, Start, truncated};
+use super::index::key::Kind;
+use super::matching::{Direction, OwnedKey};
 use super::reader::Reader;
 use super::source::{QuerySource, StreamSource};
 use super::window::{RANDOM, SEQUENTIAL};
@@ -64,14 +65,14 @@ impl Source {
 
 impl Cursor {
     pub(crate) fn forward(catalog: Arc<Catalog>, after: Position) -> Self {
-        let last = catalog.watermark.get();
-        Self::new(catalog, SEQUENTIAL, Source::Forward { next: after.next(), last })
+        let (next, last) = (after.next(), catalog.watermark.get());
+        Self::new(catalog, SEQUENTIAL, Some(next), |_| Source::Forward { next, last })
     }
 
     pub(crate) fn backward(catalog: Arc<Catalog>, before: Position) -> Self {
         let last = catalog.watermark.get();
         let next = before.previous().min(last);
-        Self::new(catalog, RANDOM, Source::Backward { next }).noting_damage_before(before, last)
+        Self::new(catalog, RANDOM, None, |_| Source::Backward { next }).noting_damage_before(before, last)
     }
 
     pub(crate) fn query(catalog: Arc<Catalog>, query: &Query, after: Position) -> Self {
@@ -79,7 +80,7 @@ impl Cursor {
             return Self::forward(catalog, after).checking(query);
         }
         let source = QuerySource::forward(&catalog, query, after);
-        Self::new(catalog, RANDOM, Source::Query(source)).checking(query)
+        Self::new(catalog, RANDOM, Some(after.next()), |_| Source::Query(source)).checking(query)
     }
 
     pub(crate) fn query_backward(catalog: Arc<Catalog>, query: &Query, before: Position) -> Self {
@@ -88,7 +89,8 @@ impl Cursor {
         }
         let last = catalog.watermark.get();
         let source = QuerySource::backward(&catalog, query, before);
-        let mut cursor = Self::new(catalog, RANDOM, Source::Query(source));
+        let source = |start: &Start| Source::Query(source.down_to(start.first));
+        let mut cursor = Self::new(catalog, RANDOM, None, source);
         if before.previous() == Position::START {
             // Nothing is asked for, so nothing of it was removed.
             cursor.start = Position::START.next();
@@ -97,29 +99,45 @@ impl Cursor {
     }
 
     pub(crate) fn stream(catalog: Arc<Catalog>, stream: &str, after: Version) -> Self {
-        let source = StreamSource::new(&catalog, stream, after, Direction::Forward);
-        Self::new(catalog, RANDOM, Source::Stream(source))
+        let last = catalog.watermark.get();
+        let stream = OwnedKey::new(catalog.hasher, Kind::Stream, stream);
+        Self::new(catalog, RANDOM, None, |start| {
+            Source::Stream(StreamSource::new(stream, after, Direction::Forward, last, start))
+        })
     }
 
     pub(crate) fn stream_backward(catalog: Arc<Catalog>, stream: &str, before: Version) -> Self {
-        let mut source = StreamSource::new(&catalog, stream, before, Direction::Backward);
-        let hidden = source.hidden_end(&catalog);
-        let mut cursor = Self::new(catalog, RANDOM, Source::Stream(source));
+        let last = catalog.watermark.get();
+        let stream = OwnedKey::new(catalog.hasher, Kind::Stream, stream);
+        let (end, hidden) = match catalog.head(&stream.key()) {
+            Ok(head) => (Some(head.version), catalog.damaged_end()),
+            Err(error) => (None, Some(error)),
+        };
+        let mut cursor = Self::new(catalog, RANDOM, None, |start| {
+            let source = StreamSource::new(stream, before, Direction::Backward, last, start);
+            Source::Stream(source.ending_at(end))
+        });
         cursor.first_error = cursor.first_error.or(hidden);
         cursor
     }
 
-    fn new(catalog: Arc<Catalog>, ahead: usize, source: Source) -> Self {
+    /// A cursor that reads nothing before a position, if one is given.
+    fn new(
+        catalog: Arc<Catalog>,
+        ahead: usize,
+        from: Option<Position>,
+        source: impl FnOnce(&Start) -> Source,
+    ) -> Self {
         let reader = Reader::new(catalog.clone(), ahead);
-        let place = source.place();
-        let (hold, start) = catalog.holds.hold(place);
+        let (hold, start) = catalog.holds.hold(from);
         let first_error = match catalog.is_closed() {
             true => Some(closed()),
-            false => place.filter(|place| *place < start).map(|_| truncated(start)),
+            false => from.filter(|from| *from < start.first).map(|_| truncated(start.first)),
         };
         if first_error.is_some() {
             hold.let_go();
         }
+        let (source, start) = (source(&start), start.first);
         Cursor { reader, catalog, source, hold, start, left: u64::MAX, first_error, ended: false }
     }
 

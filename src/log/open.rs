@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::catalog::{Catalog, Reading};
 use super::committer::Committer;
 use super::create;
-use super::files::{Files, open_segment};
+use super::files::{Files, open_segment, read_mark};
 use super::frame::{CONTROL_FRAME, FRAME_HEADER};
 use super::index::{Place as EventPlace, Sealed};
 use super::indexer::Indexer;
@@ -26,7 +26,7 @@ use super::walk::{Place, Walk};
 use super::window::{SEQUENTIAL, Window};
 use super::writer::{Start, Writer};
 use super::{Log, Writing};
-use crate::error::{Corruption, Error, ErrorKind};
+use crate::error::{Corruption, Damage, Error, ErrorKind};
 use crate::event::Position;
 use crate::options::Options;
 use crate::storage::{LockError, Storage};
@@ -93,7 +93,23 @@ pub(super) fn for_writing(storage: Arc<dyn Storage>, options: &Options) -> Resul
     Ok(Log { catalog, report, writing: Some(writing) })
 }
 
+/// How often a log is read again whose start is moved meanwhile.
+const TRIES: usize = 3;
+
 pub(super) fn for_reading(storage: Arc<dyn Storage>, options: &Options) -> Result<Log, Error> {
+    for _ in 0..TRIES {
+        let log = read(storage.clone(), options)?;
+        let lost = log.report.damage.iter().any(|damage| damage.damage == Damage::VersionsLost);
+        // The one who writes may have removed the base, and put another in its place.
+        let mark = read_mark(storage.as_ref(), log.report.store_id)?.mark;
+        if !lost || mark.is_none_or(|mark| mark.log_start == log.report.log_start) {
+            return Ok(log);
+        }
+    }
+    read(storage, options)
+}
+
+fn read(storage: Arc<dyn Storage>, options: &Options) -> Result<Log, Error> {
     let started = Instant::now();
     let names = storage.list("").map_err(|e| Error::io("list the directory", e))?;
     if !names.iter().any(|name| name == STORE_FILE) {

@@ -8,11 +8,12 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::base::base_fault;
-use super::catalog::{Base, Catalog, closed};
+use super::catalog::{Catalog, closed};
 use super::committer::Committer;
+use super::holds::{Base, Held, Start};
 use super::index::SegmentIndex;
 use super::index::base::{BasePlan, Identity, MergeFault, Part};
 use super::index::pages::IndexFault;
@@ -46,6 +47,11 @@ struct Plan {
     kept_by: Option<KeptBy>,
 }
 
+/// How long retention waits for reads that are under way and hold what is to be dropped. Longer ones keep it.
+const GRACE: Duration = Duration::from_millis(50);
+/// How often it tries when cursors were opened meanwhile that it waits for in vain.
+const TRIES: usize = 3;
+
 /// Drops what the policy says. Only one thread at a time may.
 pub(super) fn retain(
     catalog: &Arc<Catalog>,
@@ -57,32 +63,53 @@ pub(super) fn retain(
         return Err(closed());
     }
     let before = catalog.log_start();
-    let mut plan = plan(catalog, retention, needed)?;
     let committer = committer.filter(|_| !retention.dry_run);
-    // From here on nobody starts to read what is going to be removed; if that fails they may again.
-    catalog.holds.decide(|held| {
-        let dropped = plan.dropped.len();
-        plan.dropped.retain(|dropped| dropped.next <= held);
-        if plan.dropped.len() < dropped {
-            plan.kept_by = Some(KeptBy::Cursor { position: held });
-        }
-        (plan.dropped.last().filter(|_| committer.is_some()).map(|last| last.next), ())
-    });
+    let mut plan = plan(catalog, retention, needed)?;
+    plan.keep_from(wait_for(&catalog.holds.held(), plan.start(), committer.is_some()));
     if let Some(committer) = committer {
-        if let Some(last) = plan.dropped.last()
-            && let Err(error) = drop_segments(catalog, committer, &plan.dropped, last)
-        {
-            catalog.holds.set(before);
-            return Err(error);
+        for left in (0..TRIES).rev() {
+            let Some(held) = drop_segments(catalog, committer, &plan)? else { break };
+            plan.keep_from(held);
+            if left == 0 {
+                plan.dropped.clear();
+            }
         }
         remove_leftovers(catalog);
     }
     Ok(Retained {
-        first: plan.dropped.last().map_or(before, |last| last.next),
+        first: plan.start().unwrap_or(before),
         segments: plan.dropped.len(),
         bytes: plan.dropped.iter().map(|dropped| dropped.segment.header.segment_size).sum(),
         kept_by: plan.kept_by,
     })
+}
+
+/// The lowest position that is held, after waiting for holds below the log's new start to move on.
+fn wait_for(held: &Held, start: Option<Position>, wait: bool) -> Position {
+    let until = Instant::now() + if wait { GRACE } else { Duration::ZERO };
+    loop {
+        let lowest = held.lowest();
+        if start.is_none_or(|start| start <= lowest) || Instant::now() >= until {
+            return lowest;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+impl Plan {
+    /// Where the log starts then, if anything is dropped.
+    fn start(&self) -> Option<Position> {
+        self.dropped.last().map(|last| last.next)
+    }
+
+    /// Cursors read on from this position.
+    fn keep_from(&mut self, held: Position) {
+        let dropped = self.dropped.len();
+        self.dropped.retain(|dropped| dropped.next <= held);
+        if self.dropped.len() < dropped {
+            self.kept_by = Some(KeptBy::Cursor { position: held });
+        }
+    }
 }
 
 fn plan(catalog: &Catalog, retention: &Retention, needed: &[Needed]) -> Result<Plan, Error> {
@@ -136,14 +163,14 @@ fn latest(catalog: &Catalog, segment: &Segment) -> Result<Option<u64>, Error> {
     })
 }
 
-/// Steps 1 to 3 up to the files: `last` is the last of the segments dropped.
+/// Steps 1 to 3 up to the files. Returns the lowest position that is held, if that keeps it from going on.
 fn drop_segments(
     catalog: &Arc<Catalog>,
     committer: &Committer,
-    dropped: &[Dropped],
-    last: &Dropped,
-) -> Result<(), Error> {
-    let base = match write_base(catalog, dropped, last.next) {
+    plan: &Plan,
+) -> Result<Option<Position>, Error> {
+    let (Some(last), before) = (plan.dropped.last(), catalog.holds.start()) else { return Ok(None) };
+    let base = match write_base(catalog, &plan.dropped, last.next) {
         Ok(base) => base,
         Err(error) => {
             // No mark says that it is of use.
@@ -151,14 +178,25 @@ fn drop_segments(
             return Err(error);
         }
     };
-    committer.with_writer(|writer| {
+    // From here on nobody starts to read what is going to be removed. Should that fail, they may again.
+    let held = catalog.holds.set(Start { first: last.next, base });
+    let lowest = wait_for(&held, Some(last.next), true);
+    if lowest < last.next {
+        catalog.holds.set(before);
+        return Ok(Some(lowest));
+    }
+    let published = committer.with_writer(|writer| {
         if catalog.is_closed() {
             return Err(closed());
         }
         writer.move_log_start(last.next)?;
-        catalog.drop_before(last.number.saturating_add(1), base);
-        Ok(())
-    })
+        catalog.drop_before(last.number.saturating_add(1));
+        Ok(None)
+    });
+    if published.is_err() {
+        catalog.holds.set(before);
+    }
+    published
 }
 
 /// Writes the base of a new log start, durably, and opens it.
@@ -206,7 +244,7 @@ fn write_base(catalog: &Arc<Catalog>, dropped: &[Dropped], log_start: Position) 
 /// What the base is made of: the one there is, and the indexes of the segments.
 fn parts(catalog: &Catalog, dropped: &[Dropped]) -> Result<Vec<Part>, Error> {
     let mut parts = Vec::with_capacity(dropped.len() + 1);
-    match catalog.base() {
+    match catalog.holds.start().base {
         Base::Nothing => {}
         Base::File(base) => parts.push(Part::Base(base)),
         Base::Lost(damage) => return Err(damage.into()),
@@ -266,7 +304,7 @@ fn leftovers(catalog: &Catalog) -> io::Result<Vec<String>> {
     };
     files.extend(names.iter().filter(is_below).map(|name| format!("{LOG_FOLDER}/{name}")));
     // Other bases may help those who have lost the one that counts.
-    if !matches!(catalog.base(), Base::Lost(_)) {
+    if !matches!(catalog.holds.start().base, Base::Lost(_)) {
         files.extend(positions(".base").filter(|other| *other != start).map(base_name));
     }
     files.extend(

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::catalog::Catalog;
-use super::index::key::Kind;
+use super::holds::Start;
 use super::matching::{Direction, OwnedKey, Prepared, matches};
 use crate::error::{Corruption, Damage, Error, ErrorKind};
 use crate::event::{Position, RecordedEvent, Version};
@@ -66,6 +66,12 @@ impl QuerySource {
 
     pub(crate) fn is_forward(&self) -> bool {
         self.direction == Direction::Forward
+    }
+
+    /// Goes backward down to this position.
+    pub(crate) fn down_to(mut self, first: Position) -> Self {
+        self.last = first;
+        self
     }
 
     /// Everything up to here has been given or does not match.
@@ -229,7 +235,9 @@ pub(crate) struct StreamSource {
     started: bool,
     /// The version that the stream had when a backward read was begun.
     end: Option<Version>,
-    /// The stream's version before the log's start: events up to it were removed.
+    /// As it was when the read began.
+    log_start: Start,
+    /// The stream's version before that: events up to it were removed.
     removed: Version,
     /// Why that is not known.
     removed_unknown: Option<Error>,
@@ -237,9 +245,13 @@ pub(crate) struct StreamSource {
 }
 
 impl StreamSource {
-    pub(crate) fn new(catalog: &Catalog, stream: &str, from: Version, direction: Direction) -> Self {
-        let stream = OwnedKey::new(catalog.hasher, Kind::Stream, stream);
-        let last = catalog.watermark.get();
+    pub(crate) fn new(
+        stream: OwnedKey,
+        from: Version,
+        direction: Direction,
+        last: Position,
+        log_start: &Start,
+    ) -> Self {
         StreamSource {
             stream,
             events: None,
@@ -247,6 +259,7 @@ impl StreamSource {
             from,
             started: false,
             end: None,
+            log_start: log_start.clone(),
             removed: Version::NONE,
             removed_unknown: None,
             last,
@@ -273,18 +286,20 @@ impl StreamSource {
     }
 
     fn start(&mut self, catalog: &Catalog) -> Result<QuerySource, Error> {
-        match catalog.head_before_start(&self.stream.key()) {
+        match self.log_start.head(&self.stream.key()) {
             Ok(head) => self.removed = head.unwrap_or_default().version,
             Err(error) => self.removed_unknown = Some(error),
         }
         if self.direction == Direction::Forward && self.from < self.removed {
-            return Err(self.truncated(catalog));
+            return Err(self.truncated());
         }
-        let query = Arc::new(Prepared::of_key(self.stream.clone()));
+        let (query, down_to) = (Arc::new(Prepared::of_key(self.stream.clone())), self.log_start.first);
         let (next, last) = match self.direction {
-            Direction::Forward => (catalog.stream_start(&self.stream.key(), self.from)?, self.last),
+            Direction::Forward => {
+                (catalog.stream_start(&self.stream.key(), self.from)?.max(down_to), self.last)
+            }
             Direction::Backward => {
-                (catalog.stream_end(&self.stream.key(), self.from)?.min(self.last), Position::START)
+                (catalog.stream_end(&self.stream.key(), self.from)?.min(self.last), down_to)
             }
         };
         let mut events = QuerySource::new(query, self.direction, next, last);
@@ -292,13 +307,10 @@ impl StreamSource {
         Ok(events)
     }
 
-    /// The error that a read from the stream's end has to give first.
-    pub(crate) fn hidden_end(&mut self, catalog: &Catalog) -> Option<Error> {
-        match catalog.head(&self.stream.key()) {
-            Ok(head) => self.end = Some(head.version),
-            Err(error) => return Some(error),
-        }
-        catalog.damaged_end()
+    /// A backward read knows the version that the stream had when it was begun.
+    pub(crate) fn ending_at(mut self, end: Option<Version>) -> Self {
+        self.end = end;
+        self
     }
 
     /// Takes note of an event of the stream that was read. `None` when it is one that was not asked for.
@@ -353,7 +365,7 @@ impl StreamSource {
                 let hidden_between = self.started && self.from > self.removed.next();
                 Some(match hidden_between {
                     true => hidden(self.stream.name(), Position::START),
-                    false => self.truncated(catalog),
+                    false => self.truncated(),
                 })
             }
             Direction::Backward => {
@@ -365,8 +377,8 @@ impl StreamSource {
         }
     }
 
-    fn truncated(&self, catalog: &Catalog) -> Error {
-        let (stream, last, first) = (self.stream.name(), self.removed, catalog.log_start());
+    fn truncated(&self) -> Error {
+        let (stream, last, first) = (self.stream.name(), self.removed, self.log_start.first);
         let message = format!(
             "retention has removed the events of stream {stream:?} up to version {last}: read those after that version"
         );

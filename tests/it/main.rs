@@ -29,6 +29,7 @@ mod read;
 mod restart;
 mod retain;
 mod retain_crash;
+mod retain_holds;
 mod sealed;
 mod source;
 mod subscribe;
