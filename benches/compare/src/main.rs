@@ -75,16 +75,18 @@ fn setting(args: &Args) -> Outcome<Setting> {
     Ok(match args.full {
         false => Setting {
             rounds: 5,
-            turn: Duration::from_millis(400),
-            scanned: 400_000,
-            opened: [300_000, 1_345_000],
+            turn: Duration::from_millis(300),
+            scanned: 300_000,
+            opened: 100_000,
+            opened_own: [300_000, 1_345_000],
             dir,
         },
         true => Setting {
             rounds: 11,
             turn: Duration::from_millis(1000),
             scanned: 1_000_000,
-            opened: [1_000_000, 4_000_000],
+            opened: 1_000_000,
+            opened_own: [1_000_000, 4_000_000],
             dir,
         },
     })

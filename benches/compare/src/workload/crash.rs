@@ -26,18 +26,21 @@ const BATCH: usize = 1000;
 
 /// Opening after a kill. Figures are milliseconds.
 pub(crate) fn open(setting: &Setting) -> Outcome<Workload> {
-    let [small, large] = setting.opened;
-    let mut contenders = vec![segment_scan(setting)?];
-    contenders.push(opening::<Everfold>(setting, Kind::Own, small)?);
-    contenders.push(opening::<Everfold>(setting, Kind::Own, large)?);
-    contenders.push(opening::<Commitlog>(setting, Kind::Peer, small)?);
-    contenders.push(opening::<RaftEngine>(setting, Kind::Peer, small)?);
-    contenders.push(opening::<Okaywal>(setting, Kind::Peer, small)?);
-    contenders.push(opening::<Fjall>(setting, Kind::Peer, small)?);
-    contenders.push(opening::<Redb>(setting, Kind::Peer, small)?);
-    contenders.push(opening::<Sled>(setting, Kind::Peer, small)?);
-    contenders.push(opening::<Sqlite>(setting, Kind::Peer, small)?);
-    contenders.push(opening::<Umadb>(setting, Kind::Peer, small)?);
+    let events = setting.opened;
+    let [small, large] = setting.opened_own;
+    let contenders = vec![
+        segment_scan(setting)?,
+        opening::<Everfold>(setting, Kind::Own, small)?,
+        opening::<Everfold>(setting, Kind::Own, large)?,
+        opening::<Commitlog>(setting, Kind::Peer, events)?,
+        opening::<RaftEngine>(setting, Kind::Peer, events)?,
+        opening::<Okaywal>(setting, Kind::Peer, events)?,
+        opening::<Fjall>(setting, Kind::Peer, events)?,
+        opening::<Redb>(setting, Kind::Peer, events)?,
+        opening::<Sled>(setting, Kind::Peer, events)?,
+        opening::<Sqlite>(setting, Kind::Peer, events)?,
+        opening::<Umadb>(setting, Kind::Peer, events)?,
+    ];
     Ok(Workload { key: "open", title: "open after the process was killed", unit: "ms", contenders })
 }
 

@@ -24,8 +24,10 @@ pub(crate) struct Setting {
     pub(crate) turn: Duration,
     /// Events in the store that is scanned.
     pub(crate) scanned: u64,
-    /// Events in the smaller and in the larger store that are opened after a kill.
-    pub(crate) opened: [u64; 2],
+    /// Events in the stores of every engine that are opened after a kill.
+    pub(crate) opened: u64,
+    /// Events in a smaller and in a larger store of everfold's that are opened after a kill.
+    pub(crate) opened_own: [u64; 2],
     /// Where stores are made.
     pub(crate) dir: PathBuf,
 }
