@@ -3,8 +3,11 @@
 //! From the inside out: [`layout`], [`crc`] and the pure codecs [`record`] < [`frame`] < [`segment_header`], [`store_file`],
 //! [`mark`]; [`window`], [`walk`] and [`scan`] read them; [`segment`], [`index`] and [`catalog`] are what readers share;
 //! [`reader`] and [`cursor`] read; [`files`], [`create`], [`recovery`], [`open`] and [`report`] open; [`request`],
-//! [`writer`], [`committer`], [`keeper`] and [`spare`] append. The log knows nothing of projections.
+//! [`writer`], [`bell`], [`ticket`], [`queue`], [`committer`], [`keeper`], [`ahead`] and [`spare`] append. The log knows
+//! nothing of projections.
 
+mod ahead;
+mod bell;
 pub(crate) mod catalog;
 mod committer;
 mod crc;
@@ -22,6 +25,7 @@ mod lookup;
 pub(crate) mod mark;
 mod matching;
 mod open;
+mod queue;
 pub(crate) mod reader;
 pub(crate) mod record;
 pub(crate) mod recovery;
@@ -33,6 +37,7 @@ pub(crate) mod segment_header;
 mod source;
 mod spare;
 pub(crate) mod store_file;
+pub(crate) mod ticket;
 pub(crate) mod walk;
 pub(crate) mod window;
 mod writer;
@@ -54,6 +59,7 @@ use indexer::Indexer;
 use keeper::Keeper;
 use report::RecoveryReport;
 use request::Request;
+use ticket::Ticket;
 
 /// An open log. Reading goes through its catalog; appending needs the writing half.
 #[derive(Debug)]
@@ -92,9 +98,19 @@ impl Log {
 
     pub(crate) fn append(&self, batch: &Batch) -> Result<Appended, AppendError> {
         let writing = self.writing()?;
+        writing.committer.append(self.request(batch, writing)?)
+    }
+
+    pub(crate) fn submit(&self, batch: &Batch) -> Result<Ticket, AppendError> {
+        let writing = self.writing()?;
+        Ok(writing.committer.submit(self.request(batch, writing)?)?)
+    }
+
+    /// The batch encoded, and what it needs to know looked up, in the thread that wants it.
+    fn request(&self, batch: &Batch, writing: &Writing) -> Result<Request, Error> {
         let mut request = Request::encode(batch, writing.max_body, self.catalog.hasher)?;
         request.known = Known::look_up(&self.catalog, &request);
-        writing.committer.append(request)
+        Ok(request)
     }
 
     pub(crate) fn sync(&self) -> Result<Position, Error> {

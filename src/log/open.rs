@@ -160,9 +160,11 @@ fn start_writing(
     let max_index_bytes = options.max_index_bytes;
     let start = Start { segment: active, place, epoch, mark, max_index_bytes, indexer: indexer.clone() };
     let writer = Writer::new(catalog.clone(), spare.clone(), start)?;
-    let keeper = Arc::new(Keeper::new(options.sync_after, segment_size));
-    let committer = Arc::new(Committer::new(catalog.clone(), writer, keeper.clone()));
-    let thread = keeper.start(&committer, spare)?;
+    let ahead = writer.ahead();
+    let keeper = Arc::new(Keeper::new(options.sync_after));
+    let committer =
+        Arc::new(Committer::new(catalog.clone(), writer, keeper.clone(), options.max_in_flight_bytes));
+    let thread = keeper.start(&committer, spare, ahead)?;
     let indexer_thread = indexer.start()?;
     let room = memory_len(segment_size).saturating_sub(SEGMENT_HEADER + 2 * CONTROL_FRAME);
     Ok(Writing {

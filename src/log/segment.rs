@@ -18,6 +18,9 @@ use crate::storage::{Access, File, Storage};
 /// The folder of the segments.
 pub(crate) const LOG_FOLDER: &str = "log";
 
+/// The map of the active segment's start is made anew when at least so many bytes more are settled.
+const MAP_MORE: u64 = 256 << 10;
+
 /// The name of the index of the segment that starts with a position.
 pub(crate) fn index_name(first: Position) -> String {
     format!("{LOG_FOLDER}/{:020}.idx", first.get())
@@ -53,6 +56,8 @@ pub(crate) struct Segment {
     /// The writer's handle, while the segment is active. One kept for each sealed segment would use them all up.
     active: RwLock<Option<Arc<dyn File>>>,
     map: OnceLock<Bytes>,
+    /// While the segment is active: of its start.
+    settled_map: Mutex<Bytes>,
     /// Every frame before this offset was read from the map, and each of its checksums matched.
     verified: AtomicU64,
 }
@@ -69,6 +74,7 @@ impl Segment {
             settled: Arc::default(),
             active: RwLock::default(),
             map: OnceLock::new(),
+            settled_map: Mutex::default(),
             verified: AtomicU64::new(disk_len(SEGMENT_HEADER)),
         }
     }
@@ -124,6 +130,7 @@ impl Segment {
         self.settle(len);
         let _first = self.sealed_len.set(len);
         *self.active.write().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.settled_map.lock().unwrap_or_else(PoisonError::into_inner) = Bytes::new();
     }
 
     /// Where the frames end, in a sealed segment.
@@ -158,14 +165,30 @@ impl Segment {
             return Ok(Window::mapped(bytes.clone()));
         }
         let file = self.file(storage)?;
-        if map && self.sealed_len().is_some() {
-            // A file that lost its end must not be mapped: touching what is missing would end the process.
-            if file.len().map_err(|e| self.fault("read the size of", e))? == self.header.segment_size {
-                let bytes = file.map().map_err(|e| self.fault("map", e))?;
-                return Ok(Window::mapped(self.map.get_or_init(|| bytes).clone()));
-            }
+        // A file that lost its end must not be mapped: touching what is missing would end the process.
+        let is_whole =
+            || Ok(file.len().map_err(|e| self.fault("read the size of", e))? == self.header.segment_size);
+        if map && self.sealed_len().is_some() && is_whole()? {
+            let bytes = file.map(self.header.segment_size).map_err(|e| self.fault("map", e))?;
+            return Ok(Window::mapped(self.map.get_or_init(|| bytes).clone()));
         }
-        Ok(Window::reading(file, self.header.segment_size, ahead).settled_up_to(self.settled.clone()))
+        let prefix = if map { self.settled_map(file.as_ref(), is_whole)? } else { Bytes::new() };
+        let window = Window::reading(file, self.header.segment_size, ahead);
+        Ok(window.settled_up_to(self.settled.clone()).with_prefix(prefix))
+    }
+
+    /// A map of most of what is settled: it is made anew only when there is much more.
+    fn settled_map(
+        &self,
+        file: &dyn File,
+        is_whole: impl FnOnce() -> Result<bool, Error>,
+    ) -> Result<Bytes, Error> {
+        let mut mapped = self.settled_map.lock().unwrap_or_else(PoisonError::into_inner);
+        let (settled, len) = (self.settled.load(Ordering::Acquire), disk_len(mapped.len()));
+        if settled >= len.saturating_add((len / 8).max(MAP_MORE)) && is_whole()? {
+            *mapped = file.map(settled).map_err(|e| self.fault("map", e))?;
+        }
+        Ok(mapped.clone())
     }
 
     pub(crate) fn fault(&self, doing: &str, error: io::Error) -> Error {

@@ -1,4 +1,4 @@
-//! A file read through a buffer that lends slices, or through a map of all of it.
+//! A file read through a buffer that lends slices, or through a map of all of it or of its start.
 
 use std::io;
 use std::sync::Arc;
@@ -26,12 +26,21 @@ pub(crate) struct Window {
     buffer: Bytes,
     /// How much of the buffer was read.
     filled: usize,
+    /// The start of the file, as far as it is mapped.
+    prefix: Bytes,
 }
 
 impl Window {
     /// A window on the first `len` bytes of a file, reading `ahead` bytes or more at a time.
     pub(crate) fn reading(file: Arc<dyn File>, len: u64, ahead: usize) -> Self {
-        Window { file: Some(file), len, settled: None, ahead, start: 0, buffer: Bytes::new(), filled: 0 }
+        let (buffer, prefix) = (Bytes::new(), Bytes::new());
+        Window { file: Some(file), len, settled: None, ahead, start: 0, buffer, filled: 0, prefix }
+    }
+
+    /// Lends what lies in the start of the file from a map of that.
+    pub(crate) fn with_prefix(mut self, prefix: Bytes) -> Self {
+        self.prefix = prefix;
+        self
     }
 
     /// Reads ahead only up to an offset that moves on as the file is written.
@@ -44,7 +53,8 @@ impl Window {
     pub(crate) fn mapped(bytes: Bytes) -> Self {
         let filled = bytes.len();
         let len = disk_len(filled);
-        Window { file: None, len, settled: None, ahead: 0, start: 0, buffer: bytes, filled }
+        let prefix = Bytes::new();
+        Window { file: None, len, settled: None, ahead: 0, start: 0, buffer: bytes, filled, prefix }
     }
 
     /// Whether the same bytes are there for as long as anybody has them.
@@ -64,6 +74,9 @@ impl Window {
         let Some(end) = offset.checked_add(disk_len(len)).filter(|end| *end <= self.len) else {
             return Ok(None);
         };
+        if end <= disk_len(self.prefix.len()) {
+            return Ok(Some((&self.prefix, memory_len(offset))));
+        }
         if offset < self.start || end > self.start + disk_len(self.filled) {
             self.fill(offset, len)?;
         }
@@ -120,23 +133,48 @@ fn starting_with(bytes: Option<&[u8]>, len: usize) -> BytesMut {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::Storage;
-    use crate::storage::memory::MemoryStorage;
 
     const LEN: usize = 1000;
 
+    #[derive(Debug)]
+    struct Content(Vec<u8>);
+
+    impl File for Content {
+        fn len(&self) -> io::Result<u64> {
+            Ok(disk_len(self.0.len()))
+        }
+
+        fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+            let rest = &self.0[memory_len(offset)..];
+            let read = rest.len().min(buf.len());
+            buf[..read].copy_from_slice(&rest[..read]);
+            Ok(read)
+        }
+
+        fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+            Err(io::ErrorKind::PermissionDenied.into())
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn map(&self, len: u64) -> io::Result<Bytes> {
+            Ok(Bytes::copy_from_slice(&self.0[..memory_len(len)]))
+        }
+    }
+
     fn file() -> (Arc<dyn File>, Vec<u8>) {
         let content: Vec<u8> = (0..LEN).map(|n| u8::try_from(n % 251).unwrap()).collect();
-        let file = MemoryStorage::new().create("f", disk_len(LEN)).unwrap();
-        file.write_at(&content, 0).unwrap();
-        (file, content)
+        (Arc::new(Content(content.clone())), content)
     }
 
     #[test]
     fn every_range_is_read_as_it_is_wherever_the_window_was_before() {
         let (file, content) = file();
-        for keep_slices in [false, true] {
-            let mut window = Window::reading(file.clone(), disk_len(LEN), 64);
+        for (keep_slices, mapped) in [(false, 0), (true, 0), (true, 400)] {
+            let prefix = file.map(mapped).unwrap();
+            let mut window = Window::reading(file.clone(), disk_len(LEN), 64).with_prefix(prefix);
             let mut kept = Vec::new();
             for n in 0..5000usize {
                 let (at, len) = (n * 37 % LEN, n * 7 % 150);

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
+use super::ahead::Ahead;
 use super::catalog::{Catalog, Reached};
 use super::frame::{CLEAN, CONTROL_FRAME, FrameHeader, SEAL};
 use super::guarding::Decision;
@@ -16,7 +17,7 @@ use super::mark::{MARK_FILE, Mark};
 use super::request::Request;
 use super::segment::{Segment, segment_name};
 use super::segment_header::{SEGMENT_HEADER, SegmentHeader};
-use super::spare::Spare;
+use super::spare::{Blank, Spare};
 use super::walk::Place;
 use crate::batch::Appended;
 use crate::error::{AppendError, Error, ErrorKind};
@@ -25,6 +26,8 @@ use crate::storage::{Access, File};
 
 /// Unwritten bytes are written when there are so many, whatever the durability asked for.
 const WRITE_AT: usize = 1 << 20;
+/// Smaller segments are made when they are needed, and are not zeroed ahead: that takes no time.
+const AHEAD_FROM: u64 = 1 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -40,8 +43,10 @@ pub(crate) struct Writer {
     /// Frames from `written` up to the place.
     unwritten: Vec<u8>,
     written: u64,
-    /// Something was written since the last sync.
-    unsynced: bool,
+    /// Frames before this offset are synced.
+    synced: u64,
+    ahead: Arc<Ahead>,
+    wants_zeros: bool,
     mark_file: Arc<dyn File>,
     mark: Mark,
     failure: Option<Error>,
@@ -71,7 +76,8 @@ impl Writer {
             .open(MARK_FILE, Access::Write)
             .map_err(|e| Error::io(format_args!("open {MARK_FILE}"), e))?;
         let (written, durable) = (place.offset, place.next.previous());
-        let unwritten = Vec::new();
+        let (size, unwritten) = (segment.header.segment_size, Vec::new());
+        let ahead = Arc::new(Ahead::new(file.clone(), size, written, size >= AHEAD_FROM));
         let mut writer = Writer {
             catalog,
             spare,
@@ -82,7 +88,9 @@ impl Writer {
             durable,
             unwritten,
             written,
-            unsynced: false,
+            synced: written,
+            ahead,
+            wants_zeros: false,
             mark_file,
             mark,
             failure: None,
@@ -160,7 +168,8 @@ impl Writer {
         self.mark_progress()
     }
 
-    fn start_segment(&mut self, file: Arc<dyn File>) -> Result<(), Error> {
+    fn start_segment(&mut self, blank: Blank) -> Result<(), Error> {
+        let Blank { file, zeroed } = blank;
         let before = self.segment.header;
         let name = segment_name(self.place.next);
         let fault = |doing: &str, e| Error::io(format_args!("{doing} {name}"), e);
@@ -186,6 +195,8 @@ impl Writer {
         self.file = file;
         self.place = Place { epoch: self.epoch, ..Place::start(&header) };
         self.written = self.place.offset;
+        self.synced = self.written;
+        self.ahead.turn_to(self.file.clone(), header.segment_size, self.written, zeroed);
         Ok(())
     }
 
@@ -204,7 +215,7 @@ impl Writer {
         if self.unwritten.is_empty() {
             return Ok(());
         }
-        self.unsynced = true;
+        self.ahead.claim(self.place.offset);
         if let Err(e) = self.file.write_at(&self.unwritten, self.written) {
             return Err(self.poison(self.segment.fault("write", e)));
         }
@@ -222,11 +233,12 @@ impl Writer {
     /// Makes every frame durable.
     pub(crate) fn sync(&mut self) -> Result<(), Error> {
         self.write()?;
-        if self.unsynced {
+        if self.synced < self.written {
             if let Err(e) = self.file.sync() {
                 return Err(self.poison(self.segment.fault("sync", e)));
             }
-            self.unsynced = false;
+            self.wants_zeros = self.ahead.note_sync(self.written - self.synced);
+            self.synced = self.written;
         }
         self.segment.settle(self.place.offset);
         self.durable = self.place.next.previous();
@@ -245,7 +257,7 @@ impl Writer {
 
     /// Whether there are frames that are not durable.
     pub(crate) fn is_behind(&self) -> bool {
-        self.unsynced || !self.unwritten.is_empty()
+        self.synced < self.written || !self.unwritten.is_empty()
     }
 
     /// Whether the mark could prove more than it does.
@@ -253,9 +265,20 @@ impl Writer {
         self.failure.is_none() && self.mark.end_in(&self.segment) != Some(self.written)
     }
 
-    /// How full the active segment is, in eighths.
-    pub(crate) fn eighths_full(&self) -> u64 {
-        self.place.offset.saturating_mul(8) / self.segment.header.segment_size.max(1)
+    /// Whether the active segment is half full, and so large that the next one is better made ahead.
+    pub(crate) fn wants_spare(&self) -> bool {
+        let size = self.segment.header.segment_size;
+        size >= AHEAD_FROM && self.place.offset >= size / 2
+    }
+
+    /// Whether zeros are to be written ahead.
+    pub(crate) fn wants_zeros(&self) -> bool {
+        self.wants_zeros
+    }
+
+    /// What the keeper needs for that.
+    pub(crate) fn ahead(&self) -> Arc<Ahead> {
+        self.ahead.clone()
     }
 
     /// Syncs, and writes to the mark how far the log is good.

@@ -45,7 +45,7 @@ const RESERVED: [(&str, &[&str]); 13] = [
     ("bincode::", &["src/codec.rs"]),
     ("std::fs", DISK),
     ("fs::", DISK),
-    ("rustix", &["src/storage/disk/"]),
+    ("rustix", &["src/storage/disk/", "src/log/bell.rs"]),
     (
         "storage.remove",
         &[
@@ -60,10 +60,12 @@ const RESERVED: [(&str, &[&str]); 13] = [
     (
         ".write_at",
         &[
+            "src/log/ahead.rs",
             "src/log/create.rs",
             "src/log/index/pages.rs",
             "src/log/indexing.rs",
             "src/log/recovery.rs",
+            "src/log/spare.rs",
             "src/log/writer.rs",
             "src/storage/",
         ],

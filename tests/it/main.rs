@@ -26,5 +26,6 @@ mod restart;
 mod sealed;
 mod source;
 mod subscribe;
+mod tickets;
 mod verdicts;
 mod views;

@@ -115,7 +115,10 @@ impl Source {
     /// A file, mapped or by its name.
     pub(crate) fn open(storage: &Arc<dyn Storage>, name: &str, map: bool) -> io::Result<Self> {
         match map {
-            true => Ok(Source::Lent(storage.open(name, Access::Read)?.map()?)),
+            true => {
+                let file = storage.open(name, Access::Read)?;
+                Ok(Source::Lent(file.map(file.len()?)?))
+            }
             false => Ok(Source::Named { storage: storage.clone(), name: name.to_owned() }),
         }
     }
