@@ -76,7 +76,7 @@ fn setting(args: &Args) -> Outcome<Setting> {
         false => Setting {
             rounds: 5,
             turn: Duration::from_millis(300),
-            scanned: 300_000,
+            scanned: 200_000,
             opened: 100_000,
             opened_own: [300_000, 1_345_000],
             dir,

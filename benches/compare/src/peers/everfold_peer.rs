@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use everfold::{Batch, Durability, Event, Options, Position, Query, Store, Version};
+use everfold::{Batch, Durability, Event, Options, Position, Query, Store, Ticket, Version};
 
 use crate::fact::{EVENT_TYPE, Fact};
 use crate::peer::{About, Level, Outcome, Peer, Use};
@@ -18,6 +18,17 @@ impl Everfold {
     pub(crate) fn store(&self) -> &Store {
         &self.store
     }
+}
+
+/// Submits a batch without waiting for it.
+pub(crate) fn submit(peer: &Everfold, batch: &mut Batch) -> Outcome<Ticket> {
+    Ok(peer.store.submit(std::mem::take(batch))?)
+}
+
+/// Waits until what was submitted is durable.
+pub(crate) fn wait(_: &Everfold, ticket: Ticket) -> Outcome<()> {
+    ticket.wait()?;
+    Ok(())
 }
 
 /// The event that everfold is given for a fact.
@@ -85,21 +96,4 @@ impl Peer for Everfold {
         self.store.close()?;
         Ok(())
     }
-}
-
-/// Whether this everfold has tickets.
-pub(crate) const TICKETS: bool = false;
-/// An append that was submitted.
-pub(crate) struct InFlight(());
-
-impl InFlight {
-    /// Waits until it is durable.
-    pub(crate) fn wait(self) -> Outcome<()> {
-        Err("this everfold has no tickets".into())
-    }
-}
-
-/// Submits a batch without waiting for it.
-pub(crate) fn submit(_peer: &Everfold, _batch: &mut Batch) -> Outcome<InFlight> {
-    Err("this everfold has no tickets".into())
 }

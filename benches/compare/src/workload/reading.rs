@@ -108,13 +108,12 @@ pub(crate) fn by_name(setting: &Setting) -> Outcome<[Workload; 2]> {
         by_stream: Vec::new(),
         by_tag: Vec::new(),
     };
-    both.add::<Everfold>(&facts, Kind::Own, true)?;
-    both.add::<RaftEngine>(&facts, Kind::Peer, false)?;
-    both.add::<Fjall>(&facts, Kind::Peer, true)?;
-    both.add::<Redb>(&facts, Kind::Peer, true)?;
-    both.add::<Sled>(&facts, Kind::Peer, true)?;
-    both.add::<Sqlite>(&facts, Kind::Peer, true)?;
-    both.add::<Umadb>(&facts, Kind::Peer, true)?;
+    both.add::<Everfold>(&facts, Kind::Own)?;
+    both.add::<Fjall>(&facts, Kind::Peer)?;
+    both.add::<Redb>(&facts, Kind::Peer)?;
+    both.add::<Sled>(&facts, Kind::Peer)?;
+    both.add::<Sqlite>(&facts, Kind::Peer)?;
+    both.add::<Umadb>(&facts, Kind::Peer)?;
     Ok([
         Workload {
             key: "stream",
@@ -161,12 +160,10 @@ struct Both {
 }
 
 impl Both {
-    fn add<P: Peer + 'static>(&mut self, facts: &[Fact], kind: Kind, tags: bool) -> Outcome<()> {
+    fn add<P: Peer + 'static>(&mut self, facts: &[Fact], kind: Kind) -> Outcome<()> {
         let filled = Rc::new(fill::<P>(&self.setting, facts)?);
         self.by_stream.push(self.reader(&filled, kind, &self.streams, P::read_stream));
-        if tags {
-            self.by_tag.push(self.reader(&filled, kind, &self.tags, P::read_tag));
-        }
+        self.by_tag.push(self.reader(&filled, kind, &self.tags, P::read_tag));
         Ok(())
     }
 

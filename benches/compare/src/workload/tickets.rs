@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::{Clock, Contender, Kind, Setting, Supply, Workload};
 use crate::fact::{Fact, Tally};
 use crate::peer::{Level, Outcome, Peer, Use, verify};
-use crate::peers::everfold_peer::{self, Everfold, InFlight};
+use crate::peers::everfold_peer::{self, Everfold};
 use crate::peers::umadb::{Answer, Umadb};
 use crate::raw::Raw;
 
@@ -14,16 +14,15 @@ const IN_FLIGHT: usize = 1024;
 
 /// One event, durable, many in flight.
 pub(crate) fn tickets(setting: &Setting) -> Workload {
-    let mut contenders = vec![flight(setting, Kind::Raw, "raw tickets", Raw::submit, Raw::wait)];
-    if everfold_peer::TICKETS {
-        let wait = |_: &Everfold, ticket: InFlight| ticket.wait();
-        contenders.push(flight(setting, Kind::Own, Everfold::ABOUT.name, everfold_peer::submit, wait));
-    }
-    let wait = |_: &Umadb, answer: Answer| {
+    let uma_wait = |_: &Umadb, answer: Answer| {
         answer.blocking_recv()??;
         Ok(())
     };
-    contenders.push(flight(setting, Kind::Peer, Umadb::ABOUT.name, Umadb::submit, wait));
+    let contenders = vec![
+        flight(setting, Kind::Raw, "raw tickets", Raw::submit, Raw::wait),
+        flight(setting, Kind::Own, Everfold::ABOUT.name, everfold_peer::submit, everfold_peer::wait),
+        flight(setting, Kind::Peer, Umadb::ABOUT.name, Umadb::submit, uma_wait),
+    ];
     Workload {
         key: "tickets",
         title: "durable append, 1 thread, 1,024 in flight",
