@@ -19,6 +19,7 @@ pub struct Options {
     pub(crate) read_only: bool,
     pub(crate) segment_size: u64,
     pub(crate) max_batch_bytes: usize,
+    pub(crate) max_in_flight_bytes: usize,
     pub(crate) map_segments: bool,
     pub(crate) sync_after: Duration,
     pub(crate) view_cache_bytes: u64,
@@ -44,6 +45,7 @@ impl Default for Options {
             read_only: false,
             segment_size: 64 << 20,
             max_batch_bytes: 16 << 20,
+            max_in_flight_bytes: 64 << 20,
             map_segments: true,
             sync_after: Duration::from_millis(100),
             view_cache_bytes: 64 << 20,
@@ -86,6 +88,14 @@ impl Options {
     /// opening. A batch must also fit in a segment.
     pub fn max_batch_bytes(mut self, bytes: usize) -> Self {
         self.max_batch_bytes = bytes;
+        self
+    }
+
+    /// How many bytes of encoded batches may be submitted and not yet answered (default: 64 MiB), in this opening.
+    /// Whoever would exceed it waits in [`submit`](crate::Store::submit) or [`append`](crate::Store::append) until there
+    /// is room, in order of arrival. A batch that is larger goes when nothing else is under way.
+    pub fn max_in_flight_bytes(mut self, bytes: usize) -> Self {
+        self.max_in_flight_bytes = bytes;
         self
     }
 

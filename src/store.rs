@@ -15,6 +15,7 @@ use crate::log::catalog::closed;
 use crate::log::cursor::Cursor;
 use crate::log::report::RecoveryReport;
 use crate::log::retaining::Needed;
+use crate::log::ticket::Ticket;
 use crate::log::{Log, read_only};
 use crate::options::Options;
 use crate::projection::{Projection, Projector, Setting, ViewHome};
@@ -135,7 +136,22 @@ impl Store {
         self.shared.log.append(&batch)
     }
 
-    /// Makes everything appended so far durable, whatever it was appended with. Returns the last durable position.
+    /// Submits a batch and returns at once, with a ticket that tells how it ended: so one thread can have thousands of
+    /// appends under way, which share their writes and syncs. What one thread submits and appends is recorded in that
+    /// order. Each batch succeeds or fails by itself: one that is refused does not hold up those behind it.
+    ///
+    /// It blocks only while more than [`max_in_flight_bytes`](Options::max_in_flight_bytes) are under way. The batch is
+    /// recorded, or refused, whether anybody waits for the ticket or not. [`close`](Store::close) commits everything
+    /// that was submitted before.
+    ///
+    /// # Errors
+    /// What can be said before the batch has its turn: `Invalid`, `TooLarge`, `ReadOnly`, `Closed`. All else is told
+    /// by the ticket.
+    pub fn submit(&self, batch: Batch) -> Result<Ticket, AppendError> {
+        self.shared.log.submit(&batch)
+    }
+
+    /// Makes everything appended and submitted so far durable, whatever it was appended with. Returns the last durable position.
     ///
     /// # Errors
     /// When a write or sync fails; the store then takes no more appends until it is reopened. `Closed`, `ReadOnly`.

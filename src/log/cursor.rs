@@ -43,6 +43,15 @@ enum Source {
 }
 
 impl Source {
+    /// The event at the position given last could not be read: it was not given.
+    fn not_read(&mut self, position: Position) {
+        match self {
+            Source::Forward { next, .. } => *next = position,
+            Source::Query(source) => source.not_read(position),
+            Source::Backward { .. } | Source::Stream(_) => {}
+        }
+    }
+
     /// The lowest position that it may still read; `None` when that may be any.
     fn place(&self) -> Option<Position> {
         match self {
@@ -100,9 +109,13 @@ impl Cursor {
     pub(crate) fn stream_backward(catalog: Arc<Catalog>, stream: &str, before: Version) -> Self {
         let last = catalog.watermark.get();
         let stream = OwnedKey::new(catalog.hasher, Kind::Stream, stream);
-        let hidden = catalog.hidden_end(&stream.key());
+        let (end, hidden) = match catalog.head(&stream.key()) {
+            Ok(head) => (Some(head.version), catalog.damaged_end()),
+            Err(error) => (None, Some(error)),
+        };
         let mut cursor = Self::new(catalog, RANDOM, None, |start| {
-            Source::Stream(StreamSource::new(stream, before, Direction::Backward, last, start))
+            let source = StreamSource::new(stream, before, Direction::Backward, last, start);
+            Source::Stream(source.ending_at(end))
         });
         cursor.first_error = cursor.first_error.or(hidden);
         cursor
@@ -169,12 +182,19 @@ impl Cursor {
 
     fn next_event(&mut self) -> Option<Result<RecordedEvent, Error>> {
         loop {
-            let event = self.next_position()?.and_then(|position| self.reader.event(position));
-            match (&mut self.source, event) {
+            let position = match self.next_position()? {
+                Ok(position) => position,
+                Err(error) => return Some(Err(error)),
+            };
+            match (&mut self.source, self.reader.event(position)) {
                 (Source::Stream(source), Ok(event)) => {
-                    if let Some(event) = source.check(event) {
+                    if let Some(event) = source.check(&self.catalog, event) {
                         return Some(event);
                     }
+                }
+                (source, Err(error)) => {
+                    source.not_read(position);
+                    return Some(Err(error));
                 }
                 (_, event) => return Some(event),
             }

@@ -23,8 +23,9 @@
 use bytes::Bytes;
 use crc32fast::Hasher;
 
+use super::crc;
 use super::layout::{ALIGN, bytes_at, disk_len, is_zero, memory_len, put, u32_at, u64_at};
-use super::record::{self, RecordFault};
+use super::record::{self, RecordFault, Slot};
 use crate::event::{Position, RecordedEvent};
 
 pub(crate) const FRAME_HEADER: usize = 64;
@@ -165,6 +166,13 @@ impl FrameHeader {
         Self::fields(&header, crc).ok_or(FrameFault::Length)?.check(&header)
     }
 
+    /// The same of a header that was verified before.
+    pub(crate) fn decode_verified(bytes: &[u8]) -> Result<Self, FrameFault> {
+        let header: [u8; FRAME_HEADER] = bytes_at(bytes, 0).ok_or(FrameFault::Length)?;
+        let crc = u32_at(&header, 4).unwrap_or_default();
+        Self::fields(&header, crc).ok_or(FrameFault::Length)?.check(&header)
+    }
+
     fn fields(header: &[u8], header_crc: u32) -> Option<Self> {
         Some(FrameHeader {
             body_len: u32_at(header, 8)?,
@@ -220,36 +228,32 @@ impl FrameHeader {
             Ok((crc, events)) if crc == self.body_crc && events == self.events => {}
             _ => return Err(FrameFault::BodyCrc),
         }
-        let mut rest = body.clone();
+        let mut at = 0;
         for index in 0..self.events {
             let fault = |fault| FrameFault::Record(index, fault);
-            let (_, padded) = record::length(&rest).map_err(fault)?;
-            visit(self.decode_record(&rest, index, salt).map_err(fault)?);
-            rest = rest.slice(padded..);
+            let (_, padded) = record::length(body.get(at..).unwrap_or_default()).map_err(fault)?;
+            visit(record::decode(body, at, self.slot(index, salt)).map_err(fault)?);
+            at += padded;
         }
         Ok(())
     }
 
     /// Hands to `visit` the events of a damaged body that verify by themselves.
     pub(crate) fn salvage(&self, body: &Bytes, salt: u64, mut visit: impl FnMut(RecordedEvent)) {
-        let mut rest = body.clone();
+        let mut at = 0;
         for index in 0..self.events {
-            let Ok((_, padded)) = record::length(&rest) else { break };
-            if let Ok(event) = self.decode_record(&rest, index, salt) {
+            let Ok((_, padded)) = record::length(body.get(at..).unwrap_or_default()) else { break };
+            if let Ok(event) = record::decode(body, at, self.slot(index, salt)) {
                 visit(event);
             }
-            rest = rest.slice(padded..);
+            at += padded;
         }
     }
 
-    /// Reads the frame's event with this index, whose record starts `bytes`, and checks everything about it.
-    pub(crate) fn decode_record(
-        &self,
-        bytes: &Bytes,
-        index: u32,
-        salt: u64,
-    ) -> Result<RecordedEvent, RecordFault> {
-        record::decode(bytes, salt, self.first.plus(u64::from(index)), self.recorded_at_ns)
+    /// Where the record of the frame's event with this index is.
+    pub(crate) fn slot(&self, index: u32, salt: u64) -> Slot {
+        let position = self.first.plus(u64::from(index));
+        Slot { salt, position, recorded_at_ns: self.recorded_at_ns, verified: false }
     }
 }
 
@@ -262,24 +266,22 @@ pub(crate) fn headers(bytes: &[u8], within: usize, salt: u64) -> impl Iterator<I
 }
 
 fn header_crc(header: &[u8; FRAME_HEADER], salt: u64) -> u32 {
-    let mut hasher = Hasher::new();
-    hasher.update(&salt.to_le_bytes());
+    let mut hasher = Hasher::new_with_initial(crc::with_number(0, salt));
     hasher.update(header.get(8..).unwrap_or_default());
     hasher.finalize()
 }
 
 /// The checksum over the records' lengths and checksums, and how many there are.
 fn body_crc(body: &[u8], salt: u64) -> Result<(u32, u32), RecordFault> {
-    let mut hasher = Hasher::new();
-    hasher.update(&salt.to_le_bytes());
+    let mut sum = crc::with_number(0, salt);
     let (mut rest, mut events) = (body, 0);
     while !rest.is_empty() {
         let (_, padded) = record::length(rest)?;
-        hasher.update(rest.get(..8).unwrap_or_default());
+        sum = crc::with_number(sum, u64_at(rest, 0).unwrap_or_default());
         rest = rest.get(padded..).unwrap_or_default();
         events += 1;
     }
-    Ok((if events == 0 { 0 } else { hasher.finalize() }, events))
+    Ok((if events == 0 { 0 } else { sum }, events))
 }
 
 #[cfg(test)]

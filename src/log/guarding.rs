@@ -40,8 +40,9 @@ enum KnownGuard {
     /// The active segment has the stream.
     Active,
     Head(Head),
-    /// Up to the position the last event that matches is this one.
+    /// Up to the position, which was durable then, the last event that matches is this one.
     Match {
+        query: Arc<Prepared>,
         up_to: Position,
         last: Option<Position>,
     },
@@ -77,7 +78,9 @@ impl Known {
                     head.map_or(KnownGuard::Active, KnownGuard::Head)
                 }
                 Guard::NoEvent { query, after } => {
-                    KnownGuard::Match { up_to, last: last_match(catalog, query, *after, up_to)? }
+                    let query = Arc::new(Prepared::new(query, catalog.hasher));
+                    let last = last_match(catalog, &query, *after, up_to)?;
+                    KnownGuard::Match { query, up_to, last }
                 }
             });
         }
@@ -122,7 +125,7 @@ impl Active {
 /// The last event after a position, up to one, that matches a query.
 fn last_match(
     catalog: &Catalog,
-    query: &Query,
+    query: &Arc<Prepared>,
     after: Position,
     up_to: Position,
 ) -> Result<Option<Position>, Error> {
@@ -132,8 +135,7 @@ fn last_match(
     if query.is_all() {
         return Ok(Some(up_to));
     }
-    let query = Prepared::new(query, catalog.hasher);
-    QuerySource::between(query, up_to, after.next()).next_position(catalog).transpose()
+    QuerySource::last_of(query.clone(), up_to, after.next()).next_position(catalog).transpose()
 }
 
 /// Decides on requests for the one who holds the writer: nothing is added to the log meanwhile.
@@ -158,13 +160,12 @@ impl Decision<'_> {
         }
     }
 
-    /// The version of each of the request's streams, by key.
-    pub(crate) fn versions(&self, request: &Request) -> Result<Vec<Version>, Error> {
+    /// Lists the version of each of the request's streams, by key.
+    pub(crate) fn versions(&self, request: &Request, versions: &mut Vec<Version>) -> Result<(), Error> {
         let known = self.known(request);
         let active = Active::of(self.catalog);
         let memory = active.memory();
         let (_, last) = self.catalog.numbers();
-        let mut versions = Vec::with_capacity(request.keys().len());
         for (number, key) in request.keys().enumerate() {
             if key.kind != Kind::Stream {
                 versions.push(Version::NONE);
@@ -178,23 +179,24 @@ impl Decision<'_> {
                 (None, None) => self.catalog.head_below(&key, last)?.unwrap_or_default().version,
             });
         }
-        Ok(versions)
+        Ok(())
     }
 
     /// Checks the guards in turn.
     pub(crate) fn check_guards(&self, request: &Request) -> Result<(), AppendError> {
         for (number, guard) in request.guards.iter().enumerate() {
-            let known = self.known(request).and_then(|known| known.guards.get(number));
             let broken = match guard {
                 Guard::Version { stream, expected } => {
-                    let known = known.and_then(|known| match known {
-                        KnownGuard::Head(head) => Some(*head),
-                        KnownGuard::Active | KnownGuard::Match { .. } => None,
+                    let known = self.known(request).and_then(|known| match known.guards.get(number) {
+                        Some(KnownGuard::Head(head)) => Some(*head),
+                        Some(KnownGuard::Active | KnownGuard::Match { .. }) | None => None,
                     });
                     let head = self.head(&self.catalog.hasher.key(Kind::Stream, stream), known)?;
                     (!expected.holds(head.version)).then_some((head.position, Some(head.version)))
                 }
                 Guard::NoEvent { query, after } => {
+                    // What is durable does not change, whichever segment is active.
+                    let known = request.known.guards.get(number);
                     self.last_match(query, *after, known)?.map(|position| (position, None))
                 }
             };
@@ -212,11 +214,14 @@ impl Decision<'_> {
         known: Option<&KnownGuard>,
     ) -> Result<Option<Position>, Error> {
         match known {
-            Some(KnownGuard::Match { up_to, last }) => {
+            Some(KnownGuard::Match { query, up_to, last }) => {
                 let newer = last_match(self.catalog, query, after.max(*up_to), self.last)?;
                 Ok(newer.or(*last))
             }
-            _ => last_match(self.catalog, query, after, self.last),
+            _ => {
+                let query = Arc::new(Prepared::new(query, self.catalog.hasher));
+                last_match(self.catalog, &query, after, self.last)
+            }
         }
     }
 

@@ -1,15 +1,19 @@
 //! All events of a store, in order, in segments.
 //!
-//! From the inside out: [`layout`] and the pure codecs [`record`] < [`frame`] < [`segment_header`], [`store_file`],
+//! From the inside out: [`layout`], [`crc`] and the pure codecs [`record`] < [`frame`] < [`segment_header`], [`store_file`],
 //! [`mark`]; [`window`], [`walk`] and [`scan`] read them; [`segment`], [`index`] and [`catalog`] are what readers share;
 //! [`holds`] keeps what cursors read, and [`base`] what is known of streams before the log's start;
 //! [`reader`] and [`cursor`] read; [`files`], [`create`], [`recovery`], [`open`] and [`report`] open; [`request`],
-//! [`writer`], [`committer`], [`keeper`] and [`spare`] append; [`retaining`] drops
-//! old segments. The log knows nothing of projections.
+//! [`buffers`], [`writer`], [`bell`], [`ticket`], [`queue`], [`committer`], [`keeper`], [`outflow`], [`ahead`] and
+//! [`spare`] append; [`retaining`] drops old segments. The log knows nothing of projections.
 
+mod ahead;
 pub(crate) mod base;
+mod bell;
+mod buffers;
 pub(crate) mod catalog;
 mod committer;
+mod crc;
 pub(crate) mod create;
 pub(crate) mod cursor;
 pub(crate) mod files;
@@ -24,7 +28,10 @@ pub(crate) mod layout;
 mod lookup;
 pub(crate) mod mark;
 mod matching;
+mod numbers;
 mod open;
+mod outflow;
+mod queue;
 pub(crate) mod reader;
 pub(crate) mod record;
 pub(crate) mod recovery;
@@ -37,6 +44,8 @@ pub(crate) mod segment_header;
 mod source;
 mod spare;
 pub(crate) mod store_file;
+mod syncs;
+pub(crate) mod ticket;
 pub(crate) mod walk;
 pub(crate) mod window;
 mod writer;
@@ -60,6 +69,7 @@ use keeper::Keeper;
 use report::RecoveryReport;
 use request::Request;
 use retaining::Needed;
+use ticket::Ticket;
 
 /// An open log. Reading goes through its catalog; appending needs the writing half.
 #[derive(Debug)]
@@ -100,9 +110,20 @@ impl Log {
 
     pub(crate) fn append(&self, batch: &Batch) -> Result<Appended, AppendError> {
         let writing = self.writing()?;
-        let mut request = Request::encode(batch, writing.max_body, self.catalog.hasher)?;
+        writing.committer.append(self.request(batch, writing)?)
+    }
+
+    pub(crate) fn submit(&self, batch: &Batch) -> Result<Ticket, AppendError> {
+        let writing = self.writing()?;
+        Ok(writing.committer.submit(self.request(batch, writing)?)?)
+    }
+
+    /// The batch encoded, and what it needs to know looked up, in the thread that wants it.
+    fn request(&self, batch: &Batch, writing: &Writing) -> Result<Request, Error> {
+        let mut request =
+            Request::encode(batch, writing.max_body, self.catalog.hasher, writing.committer.buffers())?;
         request.known = Known::look_up(&self.catalog, &request);
-        writing.committer.append(request)
+        Ok(request)
     }
 
     pub(crate) fn sync(&self) -> Result<Position, Error> {

@@ -9,7 +9,7 @@ use super::committer::Committer;
 use super::create;
 use super::files::{Files, open_segment, read_mark};
 use super::frame::{CONTROL_FRAME, FRAME_HEADER};
-use super::index::Place as EventPlace;
+use super::index::{Place as EventPlace, Sealed};
 use super::indexer::Indexer;
 use super::indexing;
 use super::keeper::Keeper;
@@ -176,11 +176,13 @@ fn start_writing(
     let indexer = Arc::new(Indexer::new(catalog.clone(), segment_size));
     let max_index_bytes = options.max_index_bytes;
     let start = Start { segment: active, place, epoch, mark, max_index_bytes, indexer: indexer.clone() };
-    let mut writer = Writer::new(catalog.clone(), spare.clone(), start)?;
+    let mut writer = Writer::new(catalog.clone(), spare, start)?;
     retaining::finish(catalog, &mut writer)?;
-    let keeper = Arc::new(Keeper::new(options.sync_after, segment_size));
-    let committer = Arc::new(Committer::new(catalog.clone(), writer, keeper.clone()));
-    let thread = keeper.start(&committer, spare)?;
+    let chores = writer.chores();
+    let keeper = Arc::new(Keeper::new(options.sync_after));
+    let committer =
+        Arc::new(Committer::new(catalog.clone(), writer, keeper.clone(), options.max_in_flight_bytes));
+    let thread = keeper.start(&committer, chores)?;
     let indexer_thread = indexer.start()?;
     let room = memory_len(segment_size).saturating_sub(SEGMENT_HEADER + 2 * CONTROL_FRAME);
     Ok(Writing {
@@ -243,9 +245,9 @@ fn catalog(storage: Arc<dyn Storage>, files: &Files, options: &Options) -> Arc<C
 fn go_through(catalog: &Arc<Catalog>, files: &Files, options: &Options) -> Result<Found, Error> {
     let mut damage = Vec::new();
     let (last, sealed) = files.active_and_sealed()?;
-    for file in sealed {
+    for (file, next) in sealed.iter().zip(files.segments.iter().skip(1)) {
         let segment = Segment::new(file.header);
-        segment.seal(file.sealed_len.unwrap_or(file.len));
+        segment.seal(Sealed { len: file.sealed_len.unwrap_or(file.len), chain: next.header.prev_chain });
         catalog.add(Arc::new(segment));
         damage.extend(file.damage.clone());
     }

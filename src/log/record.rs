@@ -11,24 +11,17 @@
 //! The checksum runs over `bytes[16..len] ‖ salt ‖ position ‖ version ‖ len`. What depends on the place in the log
 //! comes last, so that an appender checksums the long part before it knows the position.
 
-use std::ops::Range;
-
-use bytes::Bytes;
-use crc32fast::Hasher;
-use uuid::Uuid;
-
-use super::layout::{aligned, bytes_at, field_len, is_zero, memory_len, put, u16_at, u32_at, u64_at};
+use super::crc;
+use super::layout::{aligned, bytes_at, field_len, memory_len, put, u16_at, u32_at, u64_at};
 use crate::error::{Error, ErrorKind};
-use crate::event::{
-    Encoding, Event, MAX_NAME_BYTES, MAX_TAGS, Position, RecordParts, RecordedEvent, Version,
-};
+use crate::event::field::{self, NO_METADATA};
+use crate::event::{Encoding, Event, MAX_NAME_BYTES, MAX_TAGS, Position, RecordedEvent, Version};
+use bytes::Bytes;
 
 /// Bytes before the variable part.
-pub(crate) const RECORD_HEADER: usize = 48;
+pub(crate) const RECORD_HEADER: usize = field::DATA;
 /// Where the part that does not depend on the place in the log starts.
-const FIXED_PART: usize = 16;
-/// In the field of the metadata's length: there is none.
-const NO_METADATA: u32 = u32::MAX;
+const FIXED_PART: usize = field::ID;
 
 /// The largest event on disk: payload, metadata, names and 48 bytes, together.
 pub const MAX_EVENT_BYTES: usize = 16 << 20;
@@ -78,24 +71,30 @@ pub(crate) fn too_large(what: &str, actual: usize, limit: usize) -> Error {
 /// Appends a checked event to `out`, all but what [`place`] fills in. Returns the checksum so far.
 pub(crate) fn encode(out: &mut Vec<u8>, stream: &str, event: &Event, len: usize) -> u32 {
     let short = |len: usize| u16::try_from(len).unwrap_or(u16::MAX).to_le_bytes();
+    let metadata = event.metadata_bytes();
+    let mut header = [0; RECORD_HEADER];
+    put(&mut header, 0, &field_len(len).to_le_bytes());
+    put(&mut header, field::ID, event.event_id().as_bytes());
+    put(&mut header, field::PAYLOAD_LEN, &field_len(event.payload().len()).to_le_bytes());
+    put(
+        &mut header,
+        field::METADATA_LEN,
+        &metadata.map_or(NO_METADATA, |bytes| field_len(bytes.len())).to_le_bytes(),
+    );
+    put(&mut header, field::STREAM_LEN, &short(stream.len()));
+    put(&mut header, field::TYPE_LEN, &short(event.event_type().len()));
+    put(&mut header, field::TAGS, &short(event.tags().len()));
+    put(&mut header, field::ENCODING, &[event.encoding().code()]);
     let start = out.len();
-    out.extend_from_slice(&field_len(len).to_le_bytes());
-    out.extend_from_slice(&[0; 12]);
-    out.extend_from_slice(event.event_id().as_bytes());
-    out.extend_from_slice(&field_len(event.payload().len()).to_le_bytes());
-    let metadata = event.metadata_bytes().map_or(NO_METADATA, |bytes| field_len(bytes.len()));
-    out.extend_from_slice(&metadata.to_le_bytes());
-    out.extend_from_slice(&short(stream.len()));
-    out.extend_from_slice(&short(event.event_type().len()));
-    out.extend_from_slice(&short(event.tags().len()));
-    out.extend_from_slice(&[encoding_byte(event.encoding()), 0]);
+    out.reserve(aligned(len));
+    out.extend_from_slice(&header);
     out.extend_from_slice(stream.as_bytes());
     out.extend_from_slice(event.event_type().as_bytes());
     for tag in event.tags() {
         out.extend_from_slice(&short(tag.len()));
         out.extend_from_slice(tag.as_bytes());
     }
-    out.extend_from_slice(event.metadata_bytes().unwrap_or_default());
+    out.extend_from_slice(metadata.unwrap_or_default());
     out.extend_from_slice(event.payload());
     debug_assert_eq!(out.len() - start, len, "the record is as long as it was checked to be");
     let crc = crc32fast::hash(out.get(start + FIXED_PART..).unwrap_or_default());
@@ -106,127 +105,154 @@ pub(crate) fn encode(out: &mut Vec<u8>, stream: &str, event: &Event, len: usize)
 /// Gives an encoded record its version, and the checksum that ties it to its place.
 pub(crate) fn place(record: &mut [u8], partial_crc: u32, salt: u64, position: Position, version: Version) {
     let len = u32_at(record, 0).unwrap_or_default();
-    put(record, 8, &version.get().to_le_bytes());
-    put(record, 4, &crc_in_place(partial_crc, salt, position, version, len).to_le_bytes());
+    put(record, field::VERSION, &version.get().to_le_bytes());
+    put(record, field::CRC, &crc_in_place(partial_crc, salt, position, version, len).to_le_bytes());
 }
 
 fn crc_in_place(partial: u32, salt: u64, position: Position, version: Version, len: u32) -> u32 {
-    let mut place = [0; 28];
-    put(&mut place, 0, &salt.to_le_bytes());
-    put(&mut place, 8, &position.get().to_le_bytes());
-    put(&mut place, 16, &version.get().to_le_bytes());
-    put(&mut place, 24, &len.to_le_bytes());
-    let mut hasher = Hasher::new_with_initial(partial);
-    hasher.update(&place);
-    hasher.finalize()
+    crc::with_place(partial, salt, position.get(), version.get(), len)
 }
 
 /// The length of the record that starts `bytes`, without and with padding, if it can be one.
 pub(crate) fn length(bytes: &[u8]) -> Result<(usize, usize), RecordFault> {
+    length_within(bytes, bytes.len())
+}
+
+/// The same of a record that may be so long, whether or not `bytes` has all of it.
+pub(crate) fn length_within(bytes: &[u8], room: usize) -> Result<(usize, usize), RecordFault> {
     let len = memory_len(u64::from(u32_at(bytes, 0).ok_or(RecordFault::Length)?));
-    if !(RECORD_HEADER..=MAX_EVENT_BYTES).contains(&len) || aligned(len) > bytes.len() {
+    if !(RECORD_HEADER..=MAX_EVENT_BYTES).contains(&len) || aligned(len) > room {
         return Err(RecordFault::Length);
     }
     Ok((len, aligned(len)))
 }
 
-/// Reads the record at the start of `bytes`, and checks everything about it.
-pub(crate) fn decode(
-    bytes: &Bytes,
-    salt: u64,
-    position: Position,
-    recorded_at_ns: u64,
-) -> Result<RecordedEvent, RecordFault> {
-    let (len, padded) = length(bytes)?;
-    let record = bytes.get(..len).ok_or(RecordFault::Length)?;
-    let version = Version::new(u64_at(record, 8).ok_or(RecordFault::Length)?);
-    let partial = crc32fast::hash(record.get(FIXED_PART..).ok_or(RecordFault::Length)?);
-    let crc = crc_in_place(partial, salt, position, version, field_len(len));
-    if u32_at(record, 4) != Some(crc) {
-        return Err(RecordFault::Crc);
-    }
-    if !is_zero(bytes.get(len..padded).ok_or(RecordFault::Length)?) {
-        return Err(RecordFault::Field("padding"));
-    }
-    let parts = parts(record, version).ok_or(RecordFault::Field("a length"))??;
-    Ok(RecordedEvent::new(position, recorded_at_ns, crc, parts, bytes.slice(..len)))
+/// Where a record is, and how far it is to be believed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    pub(crate) salt: u64,
+    pub(crate) position: Position,
+    pub(crate) recorded_at_ns: u64,
+    /// The same memory was checked before: what is read must lie in the record, and nothing more is asked.
+    pub(crate) verified: bool,
 }
 
-/// `None`: the bytes end before a field does.
-fn parts(record: &[u8], version: Version) -> Option<Result<RecordParts, RecordFault>> {
-    let id = Uuid::from_bytes(bytes_at(record, 16)?);
-    let payload_len = memory_len(u64::from(u32_at(record, 32)?));
-    let metadata_len = match u32_at(record, 36)? {
-        NO_METADATA => None,
-        len => Some(memory_len(u64::from(len))),
-    };
-    let stream_len = usize::from(u16_at(record, 40)?);
-    let type_len = usize::from(u16_at(record, 42)?);
-    let tag_count = usize::from(u16_at(record, 44)?);
-    let [encoding, flags] = bytes_at(record, 46)?;
-
-    let mut at = RECORD_HEADER;
-    let mut take = |len: usize| -> Option<Range<usize>> {
-        let range = at..at.checked_add(len)?;
-        at = range.end;
-        record.get(range.clone()).map(|_| range)
-    };
-    let stream = take(stream_len)?;
-    let event_type = take(type_len)?;
-    let tags_start = event_type.end;
-    let mut tags_fit = tag_count <= MAX_TAGS;
-    for _ in 0..tag_count.min(MAX_TAGS) {
-        let len = usize::from(u16_at(record, take(2)?.start)?);
-        tags_fit &= is_name(record.get(take(len)?)?);
+/// Reads the record that starts `bytes` at an offset, and checks everything about it. The event shares the memory.
+#[inline]
+pub(crate) fn decode(bytes: &Bytes, at: usize, slot: Slot) -> Result<RecordedEvent, RecordFault> {
+    let Slot { salt, position, recorded_at_ns, verified } = slot;
+    let from = bytes.get(at..).ok_or(RecordFault::Length)?;
+    let (len, padded) = length(from)?;
+    let record = from.get(..len).ok_or(RecordFault::Length)?;
+    let fields = Fields::read(record).ok_or(RecordFault::Length)?;
+    if !verified {
+        let partial = crc32fast::hash(record.get(FIXED_PART..).ok_or(RecordFault::Length)?);
+        if fields.crc != crc_in_place(partial, salt, position, fields.version, field_len(len)) {
+            return Err(RecordFault::Crc);
+        }
+        // Fewer than eight bytes: not worth a call.
+        let padding = from.get(len..padded).ok_or(RecordFault::Length)?;
+        if padding.iter().fold(0, |all, byte| all | byte) != 0 {
+            return Err(RecordFault::Field("padding"));
+        }
     }
-    let metadata = match metadata_len {
-        Some(len) => Some(take(len)?),
-        None => None,
-    };
-    let payload = take(payload_len)?;
-    let tags_end = metadata.as_ref().map_or(payload.start, |range| range.start);
-
-    let checks = [
-        (at == record.len(), "the lengths do not add up"),
-        (is_name(record.get(stream.clone())?), "stream name"),
-        (is_name(record.get(event_type.clone())?), "type name"),
-        (tags_fit, "tags"),
-        (version > Version::NONE, "version"),
-        (flags == 0, "flags"),
-    ];
-    if let Some((_, what)) = checks.into_iter().find(|(holds, _)| !holds) {
-        return Some(Err(RecordFault::Field(what)));
+    let names = fields.check(record)?;
+    if !verified {
+        fields.check_names(names)?;
     }
-    let Some(encoding) = encoding_of(encoding) else {
-        return Some(Err(RecordFault::Field("encoding")));
-    };
-    let tags = tags_start..tags_end;
-    Some(Ok(RecordParts { id, version, encoding, stream, event_type, tags, metadata, payload }))
+    Ok(RecordedEvent::new(position, recorded_at_ns, bytes.slice(at..at + len)))
 }
 
-fn is_name(bytes: &[u8]) -> bool {
-    (1..=MAX_NAME_BYTES).contains(&bytes.len()) && std::str::from_utf8(bytes).is_ok()
+/// The fields of a record's header.
+struct Fields {
+    crc: u32,
+    version: Version,
+    payload: u32,
+    metadata: u32,
+    stream: u16,
+    event_type: u16,
+    tags: u16,
+    encoding: u8,
+    flags: u8,
 }
 
-const fn encoding_byte(encoding: Encoding) -> u8 {
-    match encoding {
-        Encoding::Raw => 1,
-        Encoding::Json => 2,
-        Encoding::Bincode => 3,
+impl Fields {
+    #[inline]
+    fn read(record: &[u8]) -> Option<Self> {
+        let header: [u8; RECORD_HEADER] = bytes_at(record, 0)?;
+        let [encoding, flags] = bytes_at(&header, field::ENCODING)?;
+        Some(Fields {
+            crc: u32_at(&header, field::CRC)?,
+            version: Version::new(u64_at(&header, field::VERSION)?),
+            payload: u32_at(&header, field::PAYLOAD_LEN)?,
+            metadata: u32_at(&header, field::METADATA_LEN)?,
+            stream: u16_at(&header, field::STREAM_LEN)?,
+            event_type: u16_at(&header, field::TYPE_LEN)?,
+            tags: u16_at(&header, field::TAGS)?,
+            encoding,
+            flags,
+        })
+    }
+
+    /// Checks that the parts lie in the record, and returns the names, with the lengths of tags between them.
+    #[inline]
+    fn check<'a>(&self, record: &'a [u8]) -> Result<&'a [u8], RecordFault> {
+        let metadata = if self.metadata == NO_METADATA { 0 } else { self.metadata };
+        let after = u64::from(self.payload) + u64::from(metadata);
+        let names_end = record.len().saturating_sub(memory_len(after));
+        let names = record.get(RECORD_HEADER..names_end).ok_or(RecordFault::Field("a length"))?;
+        let fault = if usize::from(self.stream) + usize::from(self.event_type) > names.len() {
+            "a length"
+        } else if self.version == Version::NONE {
+            "version"
+        } else if self.flags != 0 {
+            "flags"
+        } else if Encoding::from_code(self.encoding).is_none() {
+            "encoding"
+        } else {
+            return Ok(names);
+        };
+        Err(RecordFault::Field(fault))
+    }
+
+    /// Checks that the names are names, and that there is nothing else.
+    #[inline]
+    fn check_names(&self, names: &[u8]) -> Result<(), RecordFault> {
+        let fault = RecordFault::Field;
+        // Mostly all of it is ASCII, and then so is every part.
+        let ascii = names.is_ascii();
+        let is_text = |name: &[u8]| ascii || std::str::from_utf8(name).is_ok();
+        let is_name = |name: &[u8]| (1..=MAX_NAME_BYTES).contains(&name.len()) && is_text(name);
+        let (stream, rest) = names.split_at_checked(self.stream.into()).ok_or(fault("stream name"))?;
+        let (event_type, mut tags) =
+            rest.split_at_checked(self.event_type.into()).ok_or(fault("type name"))?;
+        if !is_name(stream) {
+            return Err(fault("stream name"));
+        }
+        if !is_name(event_type) {
+            return Err(fault("type name"));
+        }
+        if usize::from(self.tags) > MAX_TAGS {
+            return Err(fault("tags"));
+        }
+        for _ in 0..self.tags {
+            let (_, rest) = split_tag(tags).filter(|(tag, _)| is_name(tag)).ok_or(fault("tags"))?;
+            tags = rest;
+        }
+        if tags.is_empty() { Ok(()) } else { Err(fault("the lengths do not add up")) }
     }
 }
 
-const fn encoding_of(byte: u8) -> Option<Encoding> {
-    match byte {
-        1 => Some(Encoding::Raw),
-        2 => Some(Encoding::Json),
-        3 => Some(Encoding::Bincode),
-        _ => None,
-    }
+/// The first of a list of tags, each a length and its bytes; and the rest.
+fn split_tag(tags: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = tags.split_first_chunk()?;
+    rest.split_at_checked(usize::from(u16::from_le_bytes(*len)))
 }
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     const SALT: u64 = 0x5a17;
@@ -239,8 +265,12 @@ mod tests {
         out
     }
 
+    fn slot(salt: u64, position: u64) -> Slot {
+        Slot { salt, position: Position::new(position), recorded_at_ns: 77, verified: false }
+    }
+
     fn read(bytes: Vec<u8>) -> Result<RecordedEvent, RecordFault> {
-        decode(&Bytes::from(bytes), SALT, Position::new(9), 77)
+        decode(&Bytes::from(bytes), 0, slot(SALT, 9))
     }
 
     fn sample() -> Event {
@@ -277,11 +307,46 @@ mod tests {
     }
 
     #[test]
+    fn a_verified_record_is_read_without_a_panic_whatever_became_of_it() {
+        let good = record(&sample());
+        let verified = Slot { verified: true, ..slot(SALT, 9) };
+        let look_at_all = |bytes: Vec<u8>| {
+            let Ok(event) = decode(&Bytes::from(bytes), 0, verified) else { return false };
+            let tags: usize = event.tags().map(str::len).sum();
+            let names = event.stream().len() + event.event_type().len() + tags;
+            let len = names + event.payload().len() + event.metadata().unwrap_or_default().len();
+            assert!(len <= good.len());
+            drop((
+                event.event_id(),
+                event.version(),
+                event.encoding(),
+                event.fingerprint(),
+                format!("{event:?}"),
+            ));
+            true
+        };
+        assert!(look_at_all(good.clone()));
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            look_at_all(bad);
+        }
+        for (at, byte) in (0..good.len()).flat_map(|at| [0, 0x7f, 0x80, 0xff].map(|byte| (at, byte))) {
+            for len in [1, 2, 4, 8] {
+                let mut bad = good.clone();
+                bad.iter_mut().skip(at).take(len).for_each(|to| *to = byte);
+                look_at_all(bad);
+            }
+        }
+        assert!((0..good.len()).all(|cut| !look_at_all(good[..cut].to_vec())));
+    }
+
+    #[test]
     fn a_record_is_valid_only_in_its_own_place() {
         let bytes = Bytes::from(record(&sample()));
-        assert!(decode(&bytes, SALT, Position::new(9), 0).is_ok());
-        assert!(decode(&bytes, SALT, Position::new(8), 0).is_err());
-        assert!(decode(&bytes, SALT + 1, Position::new(9), 0).is_err());
+        assert!(decode(&bytes, 0, slot(SALT, 9)).is_ok());
+        assert!(decode(&bytes, 0, slot(SALT, 8)).is_err());
+        assert!(decode(&bytes, 0, slot(SALT + 1, 9)).is_err());
     }
 
     #[test]

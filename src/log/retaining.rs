@@ -271,10 +271,10 @@ fn parts(catalog: &Catalog, dropped: &[Dropped]) -> Result<Vec<Part>, Error> {
 /// A part cannot be read: an index is made anew, and a base cannot be.
 fn distrust(catalog: &Catalog, parts: &[Part], number: usize, fault: IndexFault) -> Result<(), Error> {
     match (parts.get(number), fault) {
-        (Some(Part::Segment(_, first)), IndexFault::Damaged(page)) => {
+        (Some(Part::Segment(index, first)), IndexFault::Damaged(page)) => {
             if let Some(segment) = catalog.segment_with(*first) {
                 tracing::warn!(segment.name, page, "an index does not verify and is made anew");
-                segment.distrust_index();
+                segment.distrust_index(index);
             }
             Ok(())
         }

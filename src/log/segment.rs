@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 
-use super::index::SegmentIndex;
 use super::index::memory::MemoryIndex;
-use super::segment_header::SegmentHeader;
+use super::index::{Sealed, SegmentIndex};
+use super::layout::disk_len;
+use super::segment_header::{SEGMENT_HEADER, SegmentHeader};
 use super::window::Window;
 use crate::error::Error;
 use crate::event::Position;
@@ -16,6 +17,9 @@ use crate::storage::{Access, File, Storage};
 
 /// The folder of the segments.
 pub(crate) const LOG_FOLDER: &str = "log";
+
+/// The map of the active segment's start is made anew when at least so many bytes more are settled.
+const MAP_MORE: u64 = 256 << 10;
 
 /// The name of the index of the segment that starts with a position.
 pub(crate) fn index_name(first: Position) -> String {
@@ -55,13 +59,17 @@ pub(crate) struct Segment {
     pub(crate) making_index: Mutex<()>,
     /// A page of the index's file did not verify.
     distrusted: AtomicBool,
-    /// Where the frames end, once the segment is sealed.
-    sealed_len: OnceLock<u64>,
+    /// Once the segment is sealed.
+    sealed: OnceLock<Sealed>,
     /// Where the durable frames end: what lies beyond may change.
     settled: Arc<AtomicU64>,
     /// The writer's handle, while the segment is active. One kept for each sealed segment would use them all up.
     active: RwLock<Option<Arc<dyn File>>>,
     map: OnceLock<Bytes>,
+    /// While the segment is active: of its start.
+    settled_map: Mutex<Bytes>,
+    /// Every frame before this offset was read from the map, and each of its checksums matched.
+    verified: AtomicU64,
 }
 
 impl Segment {
@@ -72,10 +80,12 @@ impl Segment {
             index: RwLock::default(),
             making_index: Mutex::default(),
             distrusted: AtomicBool::new(false),
-            sealed_len: OnceLock::new(),
+            sealed: OnceLock::new(),
             settled: Arc::default(),
             active: RwLock::default(),
             map: OnceLock::new(),
+            settled_map: Mutex::default(),
+            verified: AtomicU64::new(disk_len(SEGMENT_HEADER)),
         }
     }
 
@@ -99,10 +109,14 @@ impl Segment {
         *self.index.write().unwrap_or_else(PoisonError::into_inner) = Some(index);
     }
 
-    /// The index's file does not verify: it is to be made anew from the segment.
-    pub(crate) fn distrust_index(&self) {
-        self.distrusted.store(true, Ordering::Release);
-        *self.index.write().unwrap_or_else(PoisonError::into_inner) = None;
+    /// An index's file cannot be used: the index is to be made anew from the segment, unless that was done meanwhile. One
+    /// in memory is all there can be.
+    pub(crate) fn distrust_index(&self, bad: &Arc<SegmentIndex>) {
+        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        if bad.memory().is_none() && index.as_ref().is_some_and(|index| Arc::ptr_eq(index, bad)) {
+            self.distrusted.store(true, Ordering::Release);
+            *index = None;
+        }
     }
 
     /// Whether the index's file did not verify.
@@ -126,15 +140,29 @@ impl Segment {
     }
 
     /// No more frames will come.
-    pub(crate) fn seal(&self, len: u64) {
-        self.settle(len);
-        let _first = self.sealed_len.set(len);
+    pub(crate) fn seal(&self, sealed: Sealed) {
+        self.settle(sealed.len);
+        let _first = self.sealed.set(sealed);
         *self.active.write().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.settled_map.lock().unwrap_or_else(PoisonError::into_inner) = Bytes::new();
     }
 
-    /// Where the frames end, in a sealed segment.
-    pub(crate) fn sealed_len(&self) -> Option<u64> {
-        self.sealed_len.get().copied()
+    /// How it was sealed, if it was.
+    pub(crate) fn sealed(&self) -> Option<Sealed> {
+        self.sealed.get().copied()
+    }
+
+    /// Whether what lies before an offset in the map was verified since the store was opened.
+    pub(crate) fn is_verified(&self, up_to: u64) -> bool {
+        up_to <= self.verified.load(Ordering::Acquire)
+    }
+
+    /// Takes note of bytes in the map that verify, if everything before them does: one offset is all that is kept.
+    pub(crate) fn note_verified(&self, from: u64, to: u64) {
+        if self.is_verified(from) && !self.is_verified(to) {
+            // A slower reader may put a lower offset over a higher one, which is as true.
+            self.verified.store(to, Ordering::Release);
+        }
     }
 
     /// The segment's file: the writer's handle, or one of the caller's own.
@@ -151,14 +179,30 @@ impl Segment {
             return Ok(Window::mapped(bytes.clone()));
         }
         let file = self.file(storage)?;
-        if map && self.sealed_len().is_some() {
-            // A file that lost its end must not be mapped: touching what is missing would end the process.
-            if file.len().map_err(|e| self.fault("read the size of", e))? == self.header.segment_size {
-                let bytes = file.map().map_err(|e| self.fault("map", e))?;
-                return Ok(Window::mapped(self.map.get_or_init(|| bytes).clone()));
-            }
+        // A file that lost its end must not be mapped: touching what is missing would end the process.
+        let is_whole =
+            || Ok(file.len().map_err(|e| self.fault("read the size of", e))? == self.header.segment_size);
+        if map && self.sealed().is_some() && is_whole()? {
+            let bytes = file.map(self.header.segment_size).map_err(|e| self.fault("map", e))?;
+            return Ok(Window::mapped(self.map.get_or_init(|| bytes).clone()));
         }
-        Ok(Window::reading(file, self.header.segment_size, ahead).settled_up_to(self.settled.clone()))
+        let prefix = if map { self.settled_map(file.as_ref(), is_whole)? } else { Bytes::new() };
+        let window = Window::reading(file, self.header.segment_size, ahead);
+        Ok(window.settled_up_to(self.settled.clone()).with_prefix(prefix))
+    }
+
+    /// A map of most of what is settled: it is made anew only when there is much more.
+    fn settled_map(
+        &self,
+        file: &dyn File,
+        is_whole: impl FnOnce() -> Result<bool, Error>,
+    ) -> Result<Bytes, Error> {
+        let mut mapped = self.settled_map.lock().unwrap_or_else(PoisonError::into_inner);
+        let (settled, len) = (self.settled.load(Ordering::Acquire), disk_len(mapped.len()));
+        if settled >= len.saturating_add((len / 8).max(MAP_MORE)) && is_whole()? {
+            *mapped = file.map(settled).map_err(|e| self.fault("map", e))?;
+        }
+        Ok(mapped.clone())
     }
 
     pub(crate) fn fault(&self, doing: &str, error: io::Error) -> Error {

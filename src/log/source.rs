@@ -1,6 +1,7 @@
 //! The positions that a cursor reads: of the whole log, of a query, of a stream.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::catalog::Catalog;
 use super::holds::Start;
@@ -9,14 +10,16 @@ use crate::error::{Corruption, Damage, Error, ErrorKind};
 use crate::event::{Position, RecordedEvent, Version};
 use crate::query::Query;
 
-/// How many positions are asked of an index at a time.
+/// So many positions are asked of an index at a time by a read.
 const PAGE: usize = 512;
 
 /// Positions of events that match a query, fetched from the indexes some at a time.
 #[derive(Debug)]
 pub(crate) struct QuerySource {
-    query: Prepared,
+    query: Arc<Prepared>,
     direction: Direction,
+    /// How many positions are asked of an index at a time.
+    page: usize,
     /// The first position that has not been looked at.
     next: Position,
     /// Forward, the last position to be looked at.
@@ -32,24 +35,26 @@ pub(crate) struct QuerySource {
 
 impl QuerySource {
     pub(crate) fn forward(catalog: &Catalog, query: &Query, after: Position) -> Self {
-        let query = Prepared::new(query, catalog.hasher);
+        let query = Arc::new(Prepared::new(query, catalog.hasher));
         Self::new(query, Direction::Forward, after.next(), catalog.watermark.get())
     }
 
     pub(crate) fn backward(catalog: &Catalog, query: &Query, before: Position) -> Self {
         let next = before.previous().min(catalog.watermark.get());
-        Self::new(Prepared::new(query, catalog.hasher), Direction::Backward, next, Position::START)
+        let query = Arc::new(Prepared::new(query, catalog.hasher));
+        Self::new(query, Direction::Backward, next, Position::START)
     }
 
-    /// Backward from a position down to one, both inclusive.
-    pub(crate) fn between(query: Prepared, from: Position, down_to: Position) -> Self {
-        Self::new(query, Direction::Backward, from, down_to)
+    /// The last event from a position down to one, both inclusive.
+    pub(crate) fn last_of(query: Arc<Prepared>, from: Position, down_to: Position) -> Self {
+        QuerySource { page: 1, ..Self::new(query, Direction::Backward, from, down_to) }
     }
 
-    fn new(query: Prepared, direction: Direction, next: Position, last: Position) -> Self {
+    fn new(query: Arc<Prepared>, direction: Direction, next: Position, last: Position) -> Self {
         QuerySource {
             query,
             direction,
+            page: PAGE,
             next,
             last,
             segments: VecDeque::new(),
@@ -72,6 +77,11 @@ impl QuerySource {
     /// Everything up to here has been given or does not match.
     pub(crate) fn looked_to(&self) -> Position {
         self.found.front().map_or_else(|| self.next.previous(), |found| found.previous())
+    }
+
+    /// The event at the position given last could not be read.
+    pub(crate) fn not_read(&mut self, position: Position) {
+        self.found.push_front(position);
     }
 
     pub(crate) fn next_position(&mut self, catalog: &Catalog) -> Option<Result<Position, Error>> {
@@ -163,7 +173,7 @@ impl QuerySource {
         if is_empty {
             return Ok(false);
         }
-        let (query, direction) = (&self.query, self.direction);
+        let (query, direction, page) = (&self.query, self.direction, self.page);
         let (low, high) = (from.min(to), from.max(to));
         let (low, high) = (segment.number(low), segment.number(high));
         let (found, hidden) = catalog.look(segment, |index| {
@@ -184,7 +194,7 @@ impl QuerySource {
                     hidden.to.checked_add(1).filter(|to| *to <= high).map(|to| (high, to))
                 }
             };
-            let found = range.map(|range| matches(index, query, range, direction, PAGE)).transpose()?;
+            let found = range.map(|range| matches(index, query, range, direction, page)).transpose()?;
             Ok((found, hidden.cloned()))
         })?;
         let Some(found) = found else {
@@ -223,6 +233,8 @@ pub(crate) struct StreamSource {
     from: Version,
     /// Whether `from` is the version of an event that was given.
     started: bool,
+    /// The version that the stream had when a backward read was begun.
+    end: Option<Version>,
     /// As it was when the read began.
     log_start: Start,
     /// The stream's version before that: events up to it were removed.
@@ -246,6 +258,7 @@ impl StreamSource {
             direction,
             from,
             started: false,
+            end: None,
             log_start: log_start.clone(),
             removed: Version::NONE,
             removed_unknown: None,
@@ -280,7 +293,7 @@ impl StreamSource {
         if self.direction == Direction::Forward && self.from < self.removed {
             return Err(self.truncated());
         }
-        let (query, down_to) = (Prepared::of_key(self.stream.clone()), self.log_start.first);
+        let (query, down_to) = (Arc::new(Prepared::of_key(self.stream.clone())), self.log_start.first);
         let (next, last) = match self.direction {
             Direction::Forward => {
                 (catalog.stream_start(&self.stream.key(), self.from)?.max(down_to), self.last)
@@ -294,22 +307,51 @@ impl StreamSource {
         Ok(events)
     }
 
+    /// A backward read knows the version that the stream had when it was begun.
+    pub(crate) fn ending_at(mut self, end: Option<Version>) -> Self {
+        self.end = end;
+        self
+    }
+
     /// Takes note of an event of the stream that was read. `None` when it is one that was not asked for.
-    pub(crate) fn check(&mut self, event: RecordedEvent) -> Option<Result<RecordedEvent, Error>> {
+    pub(crate) fn check(
+        &mut self,
+        catalog: &Catalog,
+        event: RecordedEvent,
+    ) -> Option<Result<RecordedEvent, Error>> {
         let version = event.version();
-        let (beyond, follows) = match self.direction {
-            Direction::Forward => (version <= self.from, version == self.from.next()),
-            Direction::Backward => (version >= self.from, !self.started || version.next() == self.from),
+        let beyond = match self.direction {
+            Direction::Forward => version <= self.from,
+            Direction::Backward => version >= self.from,
         };
         if beyond {
             return None;
         }
-        if !follows {
-            let unknown = self.removed_unknown.take().filter(|_| !self.started);
-            return Some(Err(unknown.unwrap_or_else(|| hidden(self.stream.name(), event.position()))));
+        let follows = match self.direction {
+            Direction::Forward => Ok(version == self.from.next()),
+            Direction::Backward if version.next() == self.from => Ok(true),
+            Direction::Backward if self.started => Ok(false),
+            Direction::Backward => self.starts_with(catalog, version),
+        };
+        Some(match follows {
+            Ok(true) => {
+                (self.from, self.started) = (version, true);
+                Ok(event)
+            }
+            Ok(false) => {
+                let unknown = self.removed_unknown.take().filter(|_| !self.started);
+                Err(unknown.unwrap_or_else(|| hidden(self.stream.name(), event.position())))
+            }
+            Err(error) => Err(error),
+        })
+    }
+
+    /// Whether no event is hidden between a version, or none, and the bound that a backward read starts from.
+    fn starts_with(&self, catalog: &Catalog, version: Version) -> Result<bool, Error> {
+        match self.end == Some(version) {
+            true => Ok(true),
+            false => catalog.is_gap_after(&self.stream.key(), version).map(|gap| !gap),
         }
-        (self.from, self.started) = (version, true);
-        Some(Ok(event))
     }
 
     /// Why there may be events beyond the last one given: retention has removed them, or damage hides them.
@@ -326,10 +368,12 @@ impl StreamSource {
                     false => self.truncated(),
                 })
             }
-            Direction::Backward => self.started.then(|| {
+            Direction::Backward => {
+                let whole = if self.started { Ok(false) } else { self.starts_with(catalog, Version::NONE) };
                 let unknown = self.removed_unknown.take();
-                unknown.unwrap_or_else(|| hidden(self.stream.name(), Position::START))
-            }),
+                let missing = || unknown.unwrap_or_else(|| hidden(self.stream.name(), Position::START));
+                whole.map_or_else(Some, |whole| (!whole).then(missing))
+            }
         }
     }
 

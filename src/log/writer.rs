@@ -2,21 +2,27 @@
 //!
 //! Owned by the committer, behind its lock. Every failure of a write or a sync goes through [`Writer::poison`].
 
+use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
+use super::ahead::Ahead;
 use super::catalog::{Catalog, Reached};
 use super::frame::{CLEAN, CONTROL_FRAME, FrameHeader, SEAL};
 use super::guarding::Decision;
+use super::index::Sealed;
 use super::indexer::Indexer;
+use super::keeper::Chores;
 use super::layout::disk_len;
 use super::mark::{MARK_FILE, Mark};
+use super::outflow::Outflow;
 use super::request::Request;
 use super::segment::{Segment, segment_name};
 use super::segment_header::{SEGMENT_HEADER, SegmentHeader};
-use super::spare::Spare;
+use super::spare::{Blank, Spare};
+use super::syncs::{Pending, Syncs};
 use super::walk::Place;
 use crate::batch::Appended;
 use crate::error::{AppendError, Error, ErrorKind};
@@ -25,6 +31,10 @@ use crate::storage::{Access, File};
 
 /// Unwritten bytes are written when there are so many, whatever the durability asked for.
 const WRITE_AT: usize = 1 << 20;
+/// More memory is not kept for them once it is not needed.
+const MOST_KEPT: usize = 4 * WRITE_AT;
+/// Smaller segments are made when they are needed, and are not zeroed ahead: that takes no time.
+const AHEAD_FROM: u64 = 1 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -37,11 +47,18 @@ pub(crate) struct Writer {
     epoch: u32,
     /// Events up to here are durable.
     durable: Position,
-    /// Frames from `written` up to the place.
+    /// Frames from `written` up to the place. What lies before is written, or under way in `outflow`.
     unwritten: Vec<u8>,
     written: u64,
-    /// Something was written since the last sync.
-    unsynced: bool,
+    outflow: Arc<Outflow>,
+    /// There may be a write under way.
+    flows: bool,
+    outflows: u64,
+    /// Frames before this offset are synced.
+    synced: u64,
+    syncs: Arc<Syncs>,
+    ahead: Arc<Ahead>,
+    wants_zeros: bool,
     mark_file: Arc<dyn File>,
     mark: Mark,
     failure: Option<Error>,
@@ -71,7 +88,8 @@ impl Writer {
             .open(MARK_FILE, Access::Write)
             .map_err(|e| Error::io(format_args!("open {MARK_FILE}"), e))?;
         let (written, durable) = (place.offset, place.next.previous());
-        let unwritten = Vec::new();
+        let (size, unwritten) = (segment.header.segment_size, Vec::new());
+        let ahead = Arc::new(Ahead::new(file.clone(), size, written, size >= AHEAD_FROM));
         let mut writer = Writer {
             catalog,
             spare,
@@ -82,7 +100,13 @@ impl Writer {
             durable,
             unwritten,
             written,
-            unsynced: false,
+            outflow: Arc::default(),
+            flows: false,
+            outflows: 0,
+            synced: written,
+            syncs: Arc::default(),
+            ahead,
+            wants_zeros: false,
             mark_file,
             mark,
             failure: None,
@@ -102,7 +126,8 @@ impl Writer {
             return Ok(repeated);
         }
         decision.check_guards(request)?;
-        let versions = decision.versions(request)?;
+        let mut versions = request.take_versions();
+        decision.versions(request, &mut versions)?;
         self.make_room(request.frame_len())?;
         Ok(self.place(request, versions))
     }
@@ -111,23 +136,22 @@ impl Writer {
     fn place(&mut self, request: &mut Request, last_versions: Vec<Version>) -> Appended {
         let first = self.place.next;
         let recorded_at_ns = now_ns();
-        let mut versions = Vec::new();
         if let Some(index) = self.segment.index()
             && let Some(index) = index.memory()
         {
             let mut index = index.write().unwrap_or_else(PoisonError::into_inner);
             index.recorded_at(recorded_at_ns);
-            versions = request.index(&mut index, last_versions, self.place.offset);
+            request.index(&mut index, last_versions, self.place.offset);
             self.index_size = index.size();
         }
         let mut header = FrameHeader::control(0, first, self.durable, self.place.chain, self.epoch);
         header.events = request.events();
         header.body_len = request.body_len();
         header.recorded_at_ns = recorded_at_ns;
-        let frame = request.place(&mut header, &versions, self.segment.header.salt);
+        let frame = request.place(&mut header, self.segment.header.salt);
         self.unwritten.extend_from_slice(frame);
         self.place = self.place.after(&header);
-        let version = versions.last().copied().unwrap_or_default();
+        let version = request.last_version();
         Appended { first, position: header.last(), version, repeated: false }
     }
 
@@ -135,7 +159,9 @@ impl Writer {
     fn make_room(&mut self, frame_len: usize) -> Result<(), Error> {
         let needed = disk_len(frame_len + CONTROL_FRAME);
         let full = self.place.offset + needed > self.segment.header.segment_size;
-        if self.is_sealed() || full || self.index_size >= self.max_index_bytes {
+        // An empty segment is never sealed: the next one would have its name.
+        let large_index = self.index_size > 0 && self.index_size >= self.max_index_bytes;
+        if self.is_sealed() || full || large_index {
             self.roll()?;
         }
         Ok(())
@@ -160,7 +186,8 @@ impl Writer {
         self.mark_progress()
     }
 
-    fn start_segment(&mut self, file: Arc<dyn File>) -> Result<(), Error> {
+    fn start_segment(&mut self, blank: Blank) -> Result<(), Error> {
+        let Blank { file, zeroed } = blank;
         let before = self.segment.header;
         let name = segment_name(self.place.next);
         let fault = |doing: &str, e| Error::io(format_args!("{doing} {name}"), e);
@@ -177,7 +204,7 @@ impl Writer {
         file.write_at(&page, 0).map_err(|e| fault("write the header of", e))?;
         file.sync().map_err(|e| fault("sync", e))?;
         self.spare.give_name(&name).map_err(|e| fault("give its name to", e))?;
-        self.segment.seal(self.place.offset);
+        self.segment.seal(Sealed { len: self.place.offset, chain: self.place.chain });
         let active = Arc::new(Segment::active(header, file.clone()));
         let sealed = std::mem::replace(&mut self.segment, active);
         self.catalog.add(self.segment.clone());
@@ -186,6 +213,8 @@ impl Writer {
         self.file = file;
         self.place = Place { epoch: self.epoch, ..Place::start(&header) };
         self.written = self.place.offset;
+        self.synced = self.written;
+        self.ahead.turn_to(self.file.clone(), header.segment_size, self.written, zeroed);
         Ok(())
     }
 
@@ -198,38 +227,85 @@ impl Writer {
         self.place = self.place.after(&header);
     }
 
-    /// Hands every frame to the operating system, in one write.
+    /// Hands every frame to the operating system, in one write, after the one that may be under way.
     pub(crate) fn write(&mut self) -> Result<(), Error> {
-        self.check_alive()?;
+        self.finish_outflow()?;
         if self.unwritten.is_empty() {
             return Ok(());
         }
-        self.unsynced = true;
+        self.ahead.claim(self.place.offset);
         if let Err(e) = self.file.write_at(&self.unwritten, self.written) {
             return Err(self.poison(self.segment.fault("write", e)));
         }
         self.written = self.place.offset;
         self.unwritten.clear();
-        self.unwritten.shrink_to(WRITE_AT);
+        self.unwritten.shrink_to(MOST_KEPT);
         Ok(())
     }
 
-    /// The same, when there is much of it.
+    /// Leaves the write to the keeper, when there is much to write, and goes on with another buffer. Frames that are
+    /// under way count as written: nothing is written or synced before they are.
     pub(crate) fn write_if_large(&mut self) -> Result<(), Error> {
-        if self.unwritten.len() >= WRITE_AT { self.write() } else { Ok(()) }
+        if self.unwritten.len() >= WRITE_AT {
+            let buffer = self.finish_outflow()?;
+            self.ahead.claim(self.place.offset);
+            let bytes = std::mem::replace(&mut self.unwritten, buffer);
+            self.outflow.start(self.file.clone(), bytes, self.written);
+            self.flows = true;
+            self.outflows += 1;
+            self.written = self.place.offset;
+        }
+        Ok(())
+    }
+
+    /// Waits for the write that is under way. Returns an empty buffer.
+    fn finish_outflow(&mut self) -> Result<Vec<u8>, Error> {
+        self.check_alive()?;
+        if !std::mem::take(&mut self.flows) {
+            return Ok(Vec::new());
+        }
+        let finished = self.outflow.finish().map_err(|e| self.segment.fault("write", e));
+        let mut buffer = finished.map_err(|e| self.poison(e))?.unwrap_or_default();
+        buffer.clear();
+        buffer.shrink_to(MOST_KEPT);
+        Ok(buffer)
     }
 
     /// Makes every frame durable.
     pub(crate) fn sync(&mut self) -> Result<(), Error> {
         self.write()?;
-        if self.unsynced {
-            if let Err(e) = self.file.sync() {
+        if self.synced < self.written {
+            if let Err(e) = self.syncs.sync(self.file.as_ref()) {
                 return Err(self.poison(self.segment.fault("sync", e)));
             }
-            self.unsynced = false;
+            self.wants_zeros = self.ahead.note_sync(self.written - self.synced);
+            self.synced = self.written;
         }
         self.segment.settle(self.place.offset);
         self.durable = self.place.next.previous();
+        Ok(())
+    }
+
+    /// Hands every frame to the operating system, for a sync without the writer; `None` when all are synced.
+    pub(crate) fn begin_sync(&mut self) -> Result<Option<Pending>, Error> {
+        self.write()?;
+        Ok((self.synced < self.written).then(|| Pending {
+            syncs: self.syncs.clone(),
+            file: self.file.clone(),
+            segment: self.segment.clone(),
+            to: self.written,
+            last: self.place.next.previous(),
+        }))
+    }
+
+    /// Takes note of how such a sync ended. Meanwhile there may have been others, and rolls, which sync all before.
+    pub(crate) fn end_sync(&mut self, sync: &Pending, ended: io::Result<()>) -> Result<(), Error> {
+        ended.map_err(|e| self.poison(sync.segment.fault("sync", e)))?;
+        if Arc::ptr_eq(&self.segment, &sync.segment) && self.synced < sync.to {
+            self.synced = sync.to;
+            self.segment.settle(sync.to);
+        }
+        self.durable = self.durable.max(sync.last);
         Ok(())
     }
 
@@ -245,7 +321,7 @@ impl Writer {
 
     /// Whether there are frames that are not durable.
     pub(crate) fn is_behind(&self) -> bool {
-        self.unsynced || !self.unwritten.is_empty()
+        self.synced < self.written || !self.unwritten.is_empty()
     }
 
     /// Whether the mark could prove more than it does.
@@ -253,9 +329,25 @@ impl Writer {
         self.failure.is_none() && self.mark.end_in(&self.segment) != Some(self.written)
     }
 
-    /// How full the active segment is, in eighths.
-    pub(crate) fn eighths_full(&self) -> u64 {
-        self.place.offset.saturating_mul(8) / self.segment.header.segment_size.max(1)
+    /// Whether the active segment is half full, and so large that the next one is better made ahead.
+    pub(crate) fn wants_spare(&self) -> bool {
+        let size = self.segment.header.segment_size;
+        size >= AHEAD_FROM && self.place.offset >= size / 2
+    }
+
+    /// Whether zeros are to be written ahead.
+    pub(crate) fn wants_zeros(&self) -> bool {
+        self.wants_zeros
+    }
+
+    /// How many writes were left to the keeper.
+    pub(crate) fn outflows(&self) -> u64 {
+        self.outflows
+    }
+
+    /// What the keeper does for the writer.
+    pub(crate) fn chores(&self) -> Chores {
+        Chores { spare: self.spare.clone(), ahead: self.ahead.clone(), outflow: self.outflow.clone() }
     }
 
     /// Syncs, and writes to the mark how far the log is good.

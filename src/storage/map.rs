@@ -6,15 +6,16 @@ use std::io;
 
 use bytes::Bytes;
 
-/// Maps a whole file for reading.
+/// Maps the first bytes of a file for reading.
 ///
-/// The caller promises that the file is a sealed segment: fsynced, of its final size, and never written or
-/// shortened by everfold again, only unlinked. What remains is a stranger who shortens the file while it is
-/// mapped: touching the missing pages then ends the process with SIGBUS. `Options::map_segments(false)` avoids it.
-pub(super) fn map(file: &File) -> io::Result<Bytes> {
+/// The caller promises that these bytes are there and are never written or cut off by everfold again: those of a sealed
+/// segment or an index, or those of the active segment up to its settled offset. What remains is a stranger who shortens
+/// the file while it is mapped: touching the missing pages then ends the process with SIGBUS.
+/// `Options::map_segments(false)` avoids it.
+pub(super) fn map(file: &File, len: usize) -> io::Result<Bytes> {
     // SAFETY: the map is read-only and private to this process's reading; nothing in everfold writes to or
-    // shortens a sealed segment, so the bytes behind the slice do not change while it lives. `Bytes` owns the
-    // map and unmaps it with its last clone.
-    let map = unsafe { memmap2::Mmap::map(file)? };
+    // shortens the bytes that are mapped, so those behind the slice do not change while it lives. Bytes of the same
+    // page beyond the slice may. `Bytes` owns the map and unmaps it with its last clone.
+    let map = unsafe { memmap2::MmapOptions::new().len(len).map(file)? };
     Ok(Bytes::from_owner(map))
 }

@@ -67,8 +67,8 @@ pub(crate) trait File: Debug + Send + Sync {
     /// success, and trying again proves nothing.
     fn sync(&self) -> io::Result<()>;
 
-    /// The whole content, lent without reading it. Only for files that no one writes any more.
-    fn map(&self) -> io::Result<Bytes>;
+    /// The first `len` bytes, which the file has, lent without reading them. Only where no one writes any more.
+    fn map(&self, len: u64) -> io::Result<Bytes>;
 }
 
 /// Holds the store's lock until dropped.

@@ -304,3 +304,17 @@ fn a_payload_that_is_not_the_expected_value_is_a_codec_error_that_names_the_posi
     let refused = Event::json("t", &std::collections::BTreeMap::from([((1, 2), 3)])).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Codec);
 }
+
+#[test]
+fn a_decoded_value_borrows_from_the_event() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let events = [Event::json("t", "hats").unwrap(), Event::bincode("t", "hats").unwrap()];
+    store.append("s", Expected::NoStream, events).unwrap();
+    for event in store.read(Position::START) {
+        let event = event.unwrap();
+        let value: &str = event.decode().unwrap();
+        assert_eq!(value, "hats");
+        assert!(event.payload().as_ptr_range().contains(&value.as_ptr()));
+    }
+}

@@ -17,7 +17,7 @@ impl Source {
         Source { path: path.to_owned(), text: text.to_owned(), code: code(text) }
     }
 
-    /// All `.rs` files below a folder of the project.
+    /// All `.rs` files below a folder of the project, but for what was built there.
     pub(crate) fn all_below(folder: &str) -> Vec<Source> {
         let mut found = Vec::new();
         collect(Path::new(env!("CARGO_MANIFEST_DIR")), folder, &mut found);
@@ -58,6 +58,9 @@ fn collect(root: &Path, folder: &str, found: &mut Vec<Source>) {
     let Ok(entries) = fs::read_dir(root.join(folder)) else { return };
     for entry in entries.map(Result::unwrap) {
         let path = format!("{folder}/{}", entry.file_name().into_string().unwrap());
+        if path.ends_with("/target") {
+            continue;
+        }
         if entry.file_type().unwrap().is_dir() {
             collect(root, &path, found);
         } else if path.ends_with(".rs") {

@@ -195,7 +195,7 @@ impl Stream {
     fn in_segment(entry: &[u8], first: Position) -> Option<Self> {
         let [kind, len] = bytes_at(entry, 8)?;
         (kind == Kind::Stream.code()).then_some(())?;
-        let found = file::found(entry)?;
+        let found = file::found(entry, u32::MAX)?;
         Some(Stream {
             hash: u64_at(entry, 0)?,
             name: u32_at(entry, 12)?.into(),

@@ -10,6 +10,8 @@ pub(crate) mod base;
 pub(crate) mod directory;
 pub(crate) mod encode;
 pub(crate) mod file;
+#[cfg(test)]
+mod hostile_tests;
 pub(crate) mod key;
 pub(crate) mod memory;
 pub(crate) mod pages;
@@ -69,6 +71,15 @@ pub(crate) struct Place {
     pub(crate) frame: u64,
     /// The offset of its record.
     pub(crate) record: u64,
+}
+
+/// The end of a sealed segment, to which its index is bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sealed {
+    /// Where the frames end.
+    pub(crate) len: u64,
+    /// The chain value after the seal, in which all frames up to there have a part.
+    pub(crate) chain: u32,
 }
 
 /// The index of a segment.

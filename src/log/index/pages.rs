@@ -115,7 +115,10 @@ impl Source {
     /// A file, mapped or by its name.
     pub(crate) fn open(storage: &Arc<dyn Storage>, name: &str, map: bool) -> io::Result<Self> {
         match map {
-            true => Ok(Source::Lent(storage.open(name, Access::Read)?.map()?)),
+            true => {
+                let file = storage.open(name, Access::Read)?;
+                Ok(Source::Lent(file.map(file.len()?)?))
+            }
             false => Ok(Source::Named { storage: storage.clone(), name: name.to_owned() }),
         }
     }
@@ -246,6 +249,15 @@ impl Pages {
 pub(super) fn check(page: &[u8], tag: u64, number: u32) -> Option<&[u8]> {
     let (payload, crc) = page.split_at_checked(PAYLOAD)?;
     (page.len() == PAGE && u32_at(crc, 0) == Some(page_crc(tag, number, payload))).then_some(payload)
+}
+
+/// Makes the checksums of all pages right.
+#[cfg(test)]
+pub(super) fn seal_again(file: &mut [u8], tag: u64) {
+    for (number, page) in (0..).zip(file.chunks_exact_mut(PAGE)) {
+        let (payload, crc) = page.split_at_mut(PAYLOAD);
+        crc.copy_from_slice(&page_crc(if number == 0 { 0 } else { tag }, number, payload).to_le_bytes());
+    }
 }
 
 #[cfg(test)]

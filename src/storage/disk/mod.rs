@@ -182,10 +182,12 @@ impl File for DiskFile {
         self.file.sync_data()
     }
 
-    fn map(&self) -> io::Result<Bytes> {
-        match self.len()? {
-            0 => Ok(Bytes::new()),
-            _ => map::map(&self.file),
+    fn map(&self, len: u64) -> io::Result<Bytes> {
+        match usize::try_from(len) {
+            _ if len > self.len()? => Err(ErrorKind::UnexpectedEof.into()),
+            Ok(0) => Ok(Bytes::new()),
+            Ok(len) => map::map(&self.file, len),
+            Err(_) => Err(ErrorKind::OutOfMemory.into()),
         }
     }
 }
@@ -300,7 +302,7 @@ mod tests {
         assert_eq!(file.read_at(&mut tail, len - 5).unwrap(), 5);
         assert_eq!(tail, *b"\0\0end\x09\x09\x09");
         assert_eq!(file.read_at(&mut tail, len + 1).unwrap(), 0);
-        let map = file.map().unwrap();
+        let map = file.map(len).unwrap();
         assert!(map.ends_with(b"\0\0end") && map.len() == ZEROS + 5);
     }
 
@@ -315,7 +317,7 @@ mod tests {
     #[test]
     fn an_empty_file_maps_to_no_bytes() {
         let (_directory, storage) = storage();
-        assert_eq!(storage.create("empty", 0).unwrap().map().unwrap(), Bytes::new());
+        assert_eq!(storage.create("empty", 0).unwrap().map(0).unwrap(), Bytes::new());
     }
 
     #[test]

@@ -291,8 +291,10 @@ impl File for MemoryFile {
         Ok(failed?)
     }
 
-    fn map(&self) -> io::Result<Bytes> {
-        Ok(Bytes::copy_from_slice(lock(&self.content).live()))
+    fn map(&self, len: u64) -> io::Result<Bytes> {
+        let content = lock(&self.content);
+        let bytes = usize::try_from(len).ok().and_then(|len| content.live().get(..len));
+        bytes.map(Bytes::copy_from_slice).ok_or_else(|| ErrorKind::UnexpectedEof.into())
     }
 }
 
@@ -447,7 +449,7 @@ mod tests {
         let mut buf = [9; 3];
         assert_eq!((reader.read_at(&mut buf, 1022).unwrap(), buf), (2, [0, b'b', 9]));
         assert_eq!(reader.read_at(&mut buf, u64::MAX).unwrap(), 0);
-        assert_eq!((reader.len().unwrap(), reader.map().unwrap().len()), (1024, 1024));
+        assert_eq!((reader.len().unwrap(), reader.map(1024).unwrap().len()), (1024, 1024));
         assert!(storage.create("huge", u64::MAX).is_err());
     }
 

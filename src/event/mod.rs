@@ -1,8 +1,9 @@
 //! What a user appends and what a reader gets back.
 
 use std::fmt;
-use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+mod id;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use uuid::Uuid;
 
 use crate::codec;
 use crate::error::{Error, ErrorKind};
+use id::new_id;
 
 /// The longest name of a stream, type or tag, in bytes.
 pub const MAX_NAME_BYTES: usize = 255;
@@ -121,6 +123,26 @@ impl Encoding {
     }
 }
 
+impl Encoding {
+    /// The byte that stands for it in a record.
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Encoding::Raw => 1,
+            Encoding::Json => 2,
+            Encoding::Bincode => 3,
+        }
+    }
+
+    pub(crate) const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Encoding::Raw),
+            2 => Some(Encoding::Json),
+            3 => Some(Encoding::Bincode),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Encoding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -140,11 +162,39 @@ impl fmt::Display for Encoding {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     id: Uuid,
-    event_type: String,
     encoding: Encoding,
     payload: Vec<u8>,
-    tags: Vec<String>,
+    /// The type and the tags, end to end: one allocation for all.
+    names: String,
+    type_len: usize,
+    tag_ends: TagEnds,
     metadata: Option<Vec<u8>>,
+}
+
+/// Where each tag ends in an event's names: of few without an allocation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum TagEnds {
+    Few { count: usize, ends: [usize; 3] },
+    Many(Vec<usize>),
+}
+
+impl TagEnds {
+    fn as_slice(&self) -> &[usize] {
+        match self {
+            TagEnds::Few { count, ends } => ends.get(..*count).unwrap_or_default(),
+            TagEnds::Many(ends) => ends,
+        }
+    }
+
+    fn push(&mut self, end: usize) {
+        match self {
+            TagEnds::Many(ends) => ends.push(end),
+            TagEnds::Few { count, ends } => match ends.get_mut(*count) {
+                Some(slot) => (*slot, *count) = (end, *count + 1),
+                None => *self = TagEnds::Many(ends.iter().copied().chain([end]).collect()),
+            },
+        }
+    }
 }
 
 impl Event {
@@ -173,13 +223,15 @@ impl Event {
     }
 
     fn encoded(event_type: String, encoding: Encoding, payload: Vec<u8>) -> Self {
-        Event { id: Uuid::now_v7(), event_type, encoding, payload, tags: Vec::new(), metadata: None }
+        let (type_len, tag_ends) = (event_type.len(), TagEnds::Few { count: 0, ends: [0; 3] });
+        Event { id: new_id(), encoding, payload, names: event_type, type_len, tag_ends, metadata: None }
     }
 
     /// Adds a tag, a label such as `customer:17`. Tags are compared byte by byte.
     #[must_use]
-    pub fn tag(mut self, tag: impl Into<String>) -> Self {
-        self.tags.push(tag.into());
+    pub fn tag(mut self, tag: impl AsRef<str>) -> Self {
+        self.names.push_str(tag.as_ref());
+        self.tag_ends.push(self.names.len());
         self
     }
 
@@ -207,7 +259,7 @@ impl Event {
     /// The type.
     #[must_use]
     pub fn event_type(&self) -> &str {
-        &self.event_type
+        self.names.get(..self.type_len).unwrap_or_default()
     }
 
     /// How the payload is encoded.
@@ -224,7 +276,11 @@ impl Event {
 
     /// The tags, in the order they were added.
     pub fn tags(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.tags.iter().map(String::as_str)
+        let mut start = self.type_len;
+        self.tag_ends
+            .as_slice()
+            .iter()
+            .map(move |end| self.names.get(std::mem::replace(&mut start, *end)..*end).unwrap_or_default())
     }
 
     /// The metadata's bytes, if any were set.
@@ -234,17 +290,22 @@ impl Event {
     }
 }
 
-/// Where the parts of an event are in its record. Built by the record codec, which has checked every range.
-#[derive(Clone, Debug)]
-pub(crate) struct RecordParts {
-    pub(crate) id: Uuid,
-    pub(crate) version: Version,
-    pub(crate) encoding: Encoding,
-    pub(crate) stream: Range<usize>,
-    pub(crate) event_type: Range<usize>,
-    pub(crate) tags: Range<usize>,
-    pub(crate) metadata: Option<Range<usize>>,
-    pub(crate) payload: Range<usize>,
+/// Where the fields of a record are that every event has. The codec of records lays them out, and recorded events read
+/// them when they are asked: to find them all for every event would cost a scan more than its checksums do.
+pub(crate) mod field {
+    pub(crate) const CRC: usize = 4;
+    pub(crate) const VERSION: usize = 8;
+    pub(crate) const ID: usize = 16;
+    pub(crate) const PAYLOAD_LEN: usize = 32;
+    pub(crate) const METADATA_LEN: usize = 36;
+    pub(crate) const STREAM_LEN: usize = 40;
+    pub(crate) const TYPE_LEN: usize = 42;
+    pub(crate) const TAGS: usize = 44;
+    pub(crate) const ENCODING: usize = 46;
+    /// The names, the metadata and the payload follow each other from here on, and end with the record.
+    pub(crate) const DATA: usize = 48;
+    /// In place of the metadata's length: there is none.
+    pub(crate) const NO_METADATA: u32 = u32::MAX;
 }
 
 /// An event as stored: with its position, its stream, its version there, and when it was recorded.
@@ -255,25 +316,19 @@ pub(crate) struct RecordParts {
 pub struct RecordedEvent {
     position: Position,
     recorded_at_ns: u64,
-    fingerprint: u32,
-    parts: RecordParts,
+    /// Without padding. Its codec has checked it.
     record: Bytes,
 }
 
 impl RecordedEvent {
-    pub(crate) fn new(
-        position: Position,
-        recorded_at_ns: u64,
-        fingerprint: u32,
-        parts: RecordParts,
-        record: Bytes,
-    ) -> Self {
-        RecordedEvent { position, recorded_at_ns, fingerprint, parts, record }
+    #[inline]
+    pub(crate) fn new(position: Position, recorded_at_ns: u64, record: Bytes) -> Self {
+        RecordedEvent { position, recorded_at_ns, record }
     }
 
     /// The checksum stored with the event: with the position, tells it from an event of another log.
     pub(crate) fn fingerprint(&self) -> u32 {
-        self.fingerprint
+        u32::from_le_bytes(self.field(field::CRC))
     }
 
     /// Length of the record on disk, without padding.
@@ -290,25 +345,25 @@ impl RecordedEvent {
     /// The stream the event belongs to.
     #[must_use]
     pub fn stream(&self) -> &str {
-        self.text(&self.parts.stream)
+        self.text(field::DATA, self.len16(field::STREAM_LEN))
     }
 
     /// The number of the event in its stream.
     #[must_use]
     pub fn version(&self) -> Version {
-        self.parts.version
+        Version(u64::from_le_bytes(self.field(field::VERSION)))
     }
 
     /// The event's id.
     #[must_use]
     pub fn event_id(&self) -> Uuid {
-        self.parts.id
+        Uuid::from_bytes(self.field(field::ID))
     }
 
     /// The type.
     #[must_use]
     pub fn event_type(&self) -> &str {
-        self.text(&self.parts.event_type)
+        self.text(field::DATA + self.len16(field::STREAM_LEN), self.len16(field::TYPE_LEN))
     }
 
     /// When the batch was recorded, by the clock of the machine. Informational: clocks go backwards, and order is
@@ -327,24 +382,29 @@ impl RecordedEvent {
     /// How the payload is encoded.
     #[must_use]
     pub fn encoding(&self) -> Encoding {
-        self.parts.encoding
+        let [code] = self.field(field::ENCODING);
+        Encoding::from_code(code).unwrap_or(Encoding::Raw)
     }
 
     /// The payload's bytes.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
-        self.bytes(&self.parts.payload)
+        self.record.get(self.payload_start()..).unwrap_or_default()
     }
 
     /// The metadata's bytes; `None` when none were given, which is not the same as empty.
     #[must_use]
     pub fn metadata(&self) -> Option<&[u8]> {
-        self.parts.metadata.as_ref().map(|range| self.bytes(range))
+        let payload = self.payload_start();
+        let start = payload.saturating_sub(self.metadata_len()?);
+        Some(self.record.get(start..payload).unwrap_or_default())
     }
 
     /// The tags, in the order they were added.
     pub fn tags(&self) -> impl Iterator<Item = &str> {
-        let mut rest = self.bytes(&self.parts.tags);
+        let start = field::DATA + self.len16(field::STREAM_LEN) + self.len16(field::TYPE_LEN);
+        let end = self.payload_start().saturating_sub(self.metadata_len().unwrap_or(0));
+        let mut rest = self.record.get(start..end).unwrap_or_default();
         std::iter::from_fn(move || {
             let (len, tail) = rest.split_first_chunk::<2>()?;
             let (tag, tail) = tail.split_at_checked(usize::from(u16::from_le_bytes(*len)))?;
@@ -364,7 +424,7 @@ impl RecordedEvent {
                 format!("the payload of {:?} at position {} {what}", self.event_type(), self.position),
             )
         };
-        match self.parts.encoding {
+        match self.encoding() {
             Encoding::Raw => Err(fault("is raw bytes: read payload() instead of decode()".into())),
             Encoding::Json => serde_json::from_slice(self.payload())
                 .map_err(|e| fault("is not the expected JSON".into()).because(e)),
@@ -373,12 +433,29 @@ impl RecordedEvent {
         }
     }
 
-    fn bytes(&self, range: &Range<usize>) -> &[u8] {
-        self.record.get(range.clone()).unwrap_or_default()
+    fn field<const N: usize>(&self, at: usize) -> [u8; N] {
+        self.record.get(at..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; N])
     }
 
-    fn text(&self, range: &Range<usize>) -> &str {
-        std::str::from_utf8(self.bytes(range)).unwrap_or_default()
+    fn len16(&self, at: usize) -> usize {
+        usize::from(u16::from_le_bytes(self.field(at)))
+    }
+
+    fn metadata_len(&self) -> Option<usize> {
+        match u32::from_le_bytes(self.field(field::METADATA_LEN)) {
+            field::NO_METADATA => None,
+            len => usize::try_from(len).ok(),
+        }
+    }
+
+    fn payload_start(&self) -> usize {
+        let len = u32::from_le_bytes(self.field(field::PAYLOAD_LEN));
+        self.record.len().saturating_sub(usize::try_from(len).unwrap_or(usize::MAX))
+    }
+
+    fn text(&self, start: usize, len: usize) -> &str {
+        let bytes = self.record.get(start..start + len).unwrap_or_default();
+        std::str::from_utf8(bytes).unwrap_or_default()
     }
 }
 
@@ -393,5 +470,20 @@ impl fmt::Debug for RecordedEvent {
             .field("encoding", &self.encoding())
             .field("payload_len", &self.payload().len())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_come_back_as_they_were_added_however_many_they_are() {
+        for count in 0..9 {
+            let tags: Vec<String> = (0..count).map(|n| "ä".repeat(n) + &n.to_string()).collect();
+            let event = tags.iter().fold(Event::raw("type", *b""), |event, tag| event.tag(tag));
+            assert_eq!((event.event_type(), event.tags().len()), ("type", count));
+            assert!(event.tags().eq(tags.iter().map(String::as_str)));
+        }
     }
 }
