@@ -161,6 +161,12 @@ impl Life {
         let store = opened.unwrap_or_else(|error| unreachable!("{what}: {error}"));
         assert_eq!(store.log_start(), read_only.log_start(), "{what}");
         let start = store.log_start();
+        for slot in [0, 4096] {
+            let damaged = image.crash(u64::MAX);
+            damaged.overwrite("MARK", slot, &[9; 512]).unwrap();
+            let other = small().read_only(true).open_memory(&damaged).unwrap();
+            assert_eq!(other.log_start(), start, "{what}: both slots of the mark say so");
+        }
         let again = small().open_memory(&image.crash(0)).unwrap();
         assert_eq!(again.log_start(), start, "{what}: what was served is durable");
         self.check(&again, what);
