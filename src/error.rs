@@ -39,6 +39,11 @@ pub enum ErrorKind {
     },
     /// Bytes on disk are not what was written; see [`Error::corruption`].
     Corrupt,
+    /// Retention has removed some of the events that were to be read.
+    Truncated {
+        /// The first position there is: reading after the one before it gives what is left.
+        first: Position,
+    },
     /// The files are of a format or use a feature that this version does not know.
     Unsupported,
     /// An argument that can never be right, such as an empty stream name.
@@ -207,6 +212,8 @@ pub enum Damage {
     SegmentMissing,
     /// A segment does not follow from the one before it, is named as another one, or belongs to another store.
     SegmentForeign,
+    /// The file with the versions of streams whose events retention has removed is missing or damaged.
+    VersionsLost,
 }
 
 impl Damage {
@@ -223,6 +230,7 @@ impl Damage {
             Damage::Header => "header",
             Damage::SegmentMissing => "segment-missing",
             Damage::SegmentForeign => "segment-foreign",
+            Damage::VersionsLost => "versions-lost",
         }
     }
 
@@ -235,6 +243,9 @@ impl Damage {
             }
             Damage::SuspectTail => {
                 "copy the directory, look with `everfold dump --frames`; restore a backup if the event matters"
+            }
+            Damage::VersionsLost => {
+                "put an undamaged copy of the file back; until then only streams that have events in the log take appends"
             }
             Damage::SegmentMissing | Damage::TailLost => {
                 "put the missing file or an undamaged copy back; do not append to this store"

@@ -14,16 +14,18 @@ use crate::guard::{Expected, Guard};
 use crate::log::catalog::closed;
 use crate::log::cursor::Cursor;
 use crate::log::report::RecoveryReport;
+use crate::log::retaining::Needed;
 use crate::log::ticket::Ticket;
 use crate::log::{Log, read_only};
 use crate::options::Options;
 use crate::projection::{Projection, Projector, Setting, ViewHome};
 use crate::query::Query;
+use crate::retention::{KeptBy, Retained, Retention};
 use crate::storage::Storage;
 use crate::storage::disk::DiskStorage;
 use crate::storage::memory::MemoryStorage;
 use crate::subscription::Subscription;
-use crate::view::folder::{ViewFolder, check_name};
+use crate::view::folder::{self, ViewFolder, check_name};
 use crate::view::handle::View;
 use crate::view::state::{ViewState, ViewStatus};
 
@@ -231,6 +233,67 @@ impl Store {
         self.shared.log.catalog.watermark.get()
     }
 
+    /// The first position there is: 1, until [`retain`](Store::retain) has dropped what was before.
+    #[must_use]
+    pub fn log_start(&self) -> Position {
+        self.shared.log.catalog.log_start()
+    }
+
+    /// Drops the oldest segments as a policy says, and tells what it dropped and what kept it from dropping more.
+    ///
+    /// Kept are the segment being appended to, the last event that each view has durably applied and everything after it,
+    /// and what open cursors and subscriptions have still to read. Views are made durable for that. A view on disk whose
+    /// projection is not registered keeps everything, unless it is [left out](Retention::without_view); so does a view in
+    /// memory, which is folded from the log's start at each opening, unless it may be folded
+    /// [from what is left](Projection::FROM_LOG_START).
+    ///
+    /// Of what is dropped, the streams' versions stay known: they go on where they were, and guards on them hold. A guard
+    /// on a query looks at what is left. Event ids are forgotten: appending a dropped event again records it again.
+    /// Reading what is not there any more is an error of the kind [`Truncated`](crate::ErrorKind::Truncated); a view that
+    /// is made anew needs it as well. A store that another process has open read-only meets missing files.
+    ///
+    /// Whatever crashes, the log is as it was, or starts later; nothing else is lost.
+    ///
+    /// # Errors
+    /// `ReadOnly`, unless it is a dry run; `Closed`; `Poisoned`; `Corrupt` when the versions of streams that were dropped
+    /// before cannot be read; `DiskFull` or `Io` when the system fails a call. Nothing was dropped then, except after an
+    /// error in writing `MARK`: that the next opening tells.
+    ///
+    /// ```
+    /// use everfold::{Event, Expected, Options, Retention};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = Options::new().segment_size(8192).open_memory(&everfold::MemoryStorage::new())?;
+    /// for _ in 0..100 {
+    ///     store.append("cart-7", Expected::Any, [Event::raw("sold", *b"hats")])?;
+    /// }
+    /// let retained = store.retain(&Retention::new().before(store.watermark()))?;
+    /// assert!(retained.segments > 0 && retained.first == store.log_start());
+    /// let left = store.read(store.log_start().previous());
+    /// assert!(left.count() < 100);
+    /// # Ok(()) }
+    /// ```
+    pub fn retain(&self, retention: &Retention) -> Result<Retained, Error> {
+        // Held to the end: no projection starts at what is being dropped.
+        let projectors = self.shared.projectors();
+        if projectors.closed {
+            return Err(closed());
+        }
+        let mut needed = Vec::new();
+        let counts = |name: &str| !retention.without_views.iter().any(|without| without == name);
+        for (name, (_, _, projector)) in projectors.by_name.iter().filter(|(name, _)| counts(name)) {
+            let checkpoint = projector.durable_checkpoint();
+            let by = KeptBy::View { name: (*name).to_owned(), checkpoint };
+            needed.push(Needed { by, from: checkpoint });
+        }
+        let on_disk = self.shared.log.catalog.storage.root().map_or(Ok(Vec::new()), folder::names)?;
+        for name in on_disk {
+            if counts(&name) && !projectors.by_name.contains_key(name.as_str()) {
+                needed.push(Needed { by: KeptBy::UnregisteredView { name }, from: Position::START });
+            }
+        }
+        self.shared.log.retain(retention, &needed)
+    }
+
     /// Starts a projection in the background, from where its view is, and returns the view. Registering the same
     /// projection again returns the same view; if it has stopped, what is given now is started instead, with a new view
     /// handle on the rows there are. Handles from before then only tell that it stopped.
@@ -275,6 +338,7 @@ impl Store {
             store_id: self.store_id(),
             name: P::NAME,
             generation: P::GENERATION,
+            from_log_start: P::FROM_LOG_START,
         };
         let state = Arc::new(ViewState::new(P::NAME, P::GENERATION, catalog));
         let projector = Projector::start(projection, Setting { home, state: state.clone() })?;

@@ -24,6 +24,8 @@ pub struct StoreFacts {
     pub segment_size: u64,
     /// When it was created, in nanoseconds since the Unix epoch.
     pub created_ns: u64,
+    /// The first position that retention has left; 1 if it has removed none.
+    pub log_start: Position,
     /// How many segments the log has.
     pub segments: usize,
     /// Bytes that the segments take.
@@ -46,6 +48,7 @@ impl StoreFacts {
             format_minor: files.store.minor,
             segment_size: files.store.segment_size,
             created_ns: files.store.created_ns,
+            log_start: files.log_start,
             segments: files.segments.len(),
             log_bytes: files.segments.iter().map(|segment| segment.len).sum(),
             clean: files.mark.is_some_and(|mark| mark.clean),

@@ -5,6 +5,8 @@ use std::ops::ControlFlow;
 use super::{Found, Inspector};
 use crate::error::{Corruption, Damage, Error};
 use crate::event::Position;
+use crate::log::base;
+use crate::log::index::base::Identity;
 
 /// How far a verification has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +39,8 @@ pub struct Verdict {
 }
 
 impl Inspector {
-    /// Checks every checksum, every link between frames and segments, and that nothing stands where zeros should.
+    /// Checks every checksum, every link between frames and segments, and that nothing stands where zeros should; of a log
+    /// that retention has truncated also the versions it has kept of streams.
     ///
     /// # Errors
     /// When a file cannot be read. Damage is no error: it is in the verdict.
@@ -45,6 +48,7 @@ impl Inspector {
         let total = self.files.segments.iter().map(|segment| segment.len).sum();
         let mut verdict = Verdict { damage: self.files.copies.clone(), ..Verdict::default() };
         verdict.notes.clone_from(&self.files.notes);
+        verdict.damage.extend(self.base_damage()?);
         let mut segment = (String::new(), 0);
         self.scan(Position::START, |found| {
             match found {
@@ -66,6 +70,15 @@ impl Inspector {
         verdict.bytes = total;
         progress(Progress { done: total, total });
         Ok(verdict)
+    }
+
+    /// What is wrong with the file that keeps the versions of streams whose events retention has removed.
+    fn base_damage(&self) -> Result<Option<Corruption>, Error> {
+        let (store_id, log_start) = (self.files.store.store_id, self.files.log_start);
+        match log_start == Position::START.next() {
+            true => Ok(None),
+            false => base::damage(&self.storage, Identity { store_id, log_start }),
+        }
     }
 
     fn bytes_before(&self, file: &str) -> u64 {

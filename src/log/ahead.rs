@@ -66,8 +66,8 @@ impl Ahead {
             claimed: end,
             zeroed: 0,
             reserved: false,
-            // The first appends show whether they are small.
-            average: LARGE,
+            // The first dozen of appends shows whether they are small.
+            average: 4 * LARGE,
             never: !wanted,
             failed: false,
         };

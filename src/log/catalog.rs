@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use uuid::Uuid;
 
+use super::holds::Holds;
 use super::index::directory::Directory;
 use super::index::key::KeyHasher;
 use super::segment::Segment;
@@ -38,6 +39,8 @@ pub(crate) struct Catalog {
     /// Events up to here are durable. Opening sets it, and only the committer raises it; it ends when the log is closed
     /// or poisoned, or was opened read-only.
     pub(crate) watermark: Watermark,
+    /// Where the log starts, and what is read of it.
+    pub(crate) holds: Holds,
     segments: RwLock<Segments>,
     /// In order, none of a segment that another is of.
     directories: RwLock<Vec<Arc<Directory>>>,
@@ -52,7 +55,7 @@ pub(crate) struct Catalog {
 struct Segments {
     /// The number of the first one in the list: their headers count on from it.
     first_number: u64,
-    /// In order. Only opening and the writer add to them.
+    /// In order. Only opening and the writer add to them, and retention takes the first ones.
     list: Vec<Arc<Segment>>,
 }
 
@@ -64,6 +67,7 @@ impl Catalog {
             reading,
             hasher: KeyHasher::new(reading.store_id),
             watermark: Watermark::default(),
+            holds: Holds::default(),
             segments: RwLock::new(Segments { first_number, list: Vec::new() }),
             directories: RwLock::default(),
             damaged_end: RwLock::default(),
@@ -110,6 +114,24 @@ impl Catalog {
     fn with_segments<T>(&self, look: impl FnOnce(u64, &[Arc<Segment>]) -> T) -> T {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
         look(segments.first_number, &segments.list)
+    }
+
+    /// Takes away the segments before this one, whose streams' versions the base has. Whoever has one of them keeps it,
+    /// and finds its file gone if it was not open.
+    pub(crate) fn drop_before(&self, number: u64) {
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        let gone = usize::try_from(number.saturating_sub(segments.first_number)).unwrap_or(usize::MAX);
+        let gone = gone.min(segments.list.len());
+        segments.list.drain(..gone);
+        segments.first_number = segments.first_number.max(number);
+        drop(segments);
+        let mut directories = self.directories.write().unwrap_or_else(PoisonError::into_inner);
+        directories.retain(|directory| directory.span.end() > number);
+    }
+
+    /// The first position there is.
+    pub(crate) fn log_start(&self) -> Position {
+        self.holds.log_start()
     }
 
     /// The directory of a segment, if there is one.

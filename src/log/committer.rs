@@ -8,11 +8,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use super::buffers::Buffers;
 use super::catalog::{Catalog, Reached, closed};
 use super::keeper::Keeper;
 use super::queue::{Group, Leader, Queue, State};
-use super::request::Request;
-use super::ticket::{Outcome, Ticket, indeterminate};
+use super::request::{Request, RequestBuffers};
+use super::ticket::{Outcome, Pending, Ticket, indeterminate};
 use super::writer::Writer;
 use crate::batch::Durability;
 use crate::error::Error;
@@ -23,13 +24,19 @@ pub(crate) struct Committer {
     queue: Queue,
     writer: Mutex<Writer>,
     keeper: Arc<Keeper>,
+    buffers: Buffers,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Committer {
     pub(crate) fn new(catalog: Arc<Catalog>, writer: Writer, keeper: Arc<Keeper>, max_bytes: usize) -> Self {
         let (queue, writer, thread) = (Queue::new(max_bytes), Mutex::new(writer), Mutex::default());
-        Committer { catalog, queue, writer, keeper, thread }
+        Committer { catalog, queue, writer, keeper, buffers: Buffers::default(), thread }
+    }
+
+    /// Empty buffers to encode a request into.
+    pub(crate) fn buffers(&self) -> RequestBuffers {
+        self.buffers.take()
     }
 
     /// Commits a request, together with those of other threads; returns when its durability is reached.
@@ -48,15 +55,16 @@ impl Committer {
             drop(state);
             return self.commit_one(request).publish(&self.catalog);
         }
-        let ticket = self.queue.push(&mut state, request);
+        let ticket = self.queue.push(&mut state, Pending::new(request));
         self.see_to_it(state);
         ticket.wait()
     }
 
     /// Queues a request, waiting only for room.
     pub(crate) fn submit(self: &Arc<Self>, request: Request) -> Result<Ticket, Error> {
-        let mut state = self.queue.lock_with_room(request.frame_len())?;
-        let ticket = self.queue.push(&mut state, request);
+        let pending = Pending::new(request);
+        let mut state = self.queue.lock_with_room(pending.request.frame_len())?;
+        let ticket = self.queue.push(&mut state, pending);
         self.see_to_it(state);
         Ok(ticket)
     }
@@ -89,6 +97,7 @@ impl Committer {
             let failure = self.reach(writer, wanted).err();
             (outcome, failure)
         });
+        self.buffers.give_back(std::iter::once(request.take_buffers()));
         Committed { outcome: settle(committed.0, committed.1.as_ref(), &reached), reached }
     }
 
@@ -111,6 +120,7 @@ impl Committer {
             }
         }
         self.queue.ring(group);
+        self.buffers.give_back(group.members.iter_mut().map(|pending| pending.request.take_buffers()));
     }
 
     fn sequence(&self, writer: &mut Writer, request: &mut Request) -> Outcome {
@@ -285,5 +295,73 @@ impl Drop for Leadership<'_> {
             }
             committer.drain();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::batch::Batch;
+    use crate::error::{AppendError, ErrorKind};
+    use crate::event::{Event, Position};
+    use crate::log::Log;
+    use crate::options::Options;
+    use crate::storage::memory::MemoryStorage;
+    use crate::watermark::Waited;
+
+    fn log() -> Log {
+        Log::open(Arc::new(MemoryStorage::new()), &Options::new()).unwrap()
+    }
+
+    fn batch() -> Batch {
+        Batch::new().event("s", Event::raw("t", "x"))
+    }
+
+    #[test]
+    fn a_panic_with_the_writer_is_told_to_everyone() {
+        let log = log();
+        log.append(&batch()).unwrap();
+        let committer = log.writing().unwrap().committer.clone();
+        let tickets = std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| log.catalog.watermark.wait(Position::new(100), None));
+            let panicking = scope.spawn(|| committer.with_writer(|_| -> () { panic!("meant") }));
+            let tickets: Vec<_> = (0..50).map(|_| log.submit(&batch()).unwrap()).collect();
+            assert!(panicking.join().is_err());
+            assert_eq!(waiter.join().unwrap(), Waited::Ended);
+            tickets
+        });
+        let refused =
+            |outcome| matches!(outcome, Err(AppendError::Failed(e)) if e.kind() == ErrorKind::Poisoned);
+        let outcomes: Vec<_> = tickets.into_iter().map(|ticket| ticket.wait()).collect();
+        assert!(outcomes.into_iter().all(|outcome| outcome.is_ok() || refused(outcome)));
+        assert!(refused(log.append(&batch())));
+        assert_eq!(log.close().unwrap_err().kind(), ErrorKind::Poisoned);
+    }
+
+    #[test]
+    fn without_a_thread_of_its_own_the_committer_lets_appenders_commit_what_is_queued() {
+        let log = log();
+        let committer = log.writing().unwrap().committer.clone();
+        let ticket = log.submit(&batch()).unwrap();
+        ticket.wait().unwrap();
+        let request = || {
+            super::Request::encode(
+                &batch(),
+                1000,
+                committer.catalog.hasher,
+                crate::log::request::RequestBuffers::default(),
+            )
+            .unwrap()
+        };
+        committer.queue.wait_until_idle();
+        let mut state = committer.queue.lock();
+        let tickets = [(); 3].map(|()| committer.queue.push(&mut state, super::Pending::new(request())));
+        state.leader = super::Leader::Appender;
+        drop(state);
+        committer.drain();
+        assert_eq!(tickets.map(|ticket| ticket.wait().unwrap().position.get()), [2, 3, 4]);
+        committer.queue.resign(&mut committer.queue.lock());
+        log.close().unwrap();
     }
 }

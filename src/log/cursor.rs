@@ -4,7 +4,9 @@ use std::iter::FusedIterator;
 use std::sync::Arc;
 
 use super::catalog::{Catalog, closed};
-use super::matching::Direction;
+use super::holds::{Hold, Start, truncated};
+use super::index::key::Kind;
+use super::matching::{Direction, OwnedKey};
 use super::reader::Reader;
 use super::source::{QuerySource, StreamSource};
 use super::window::{RANDOM, SEQUENTIAL};
@@ -14,13 +16,18 @@ use crate::query::Query;
 
 /// An iterator over the events that were durable when it was made.
 ///
-/// It never blocks an append and is never changed by one. After an error it ends.
+/// It never blocks an append and is never changed by one. After an error it ends. What it has not read yet is kept from
+/// [`retain`](crate::Store::retain) until it is dropped or ends.
 #[derive(Debug)]
 #[must_use = "a cursor reads nothing until it is iterated"]
 pub struct Cursor {
     reader: Reader,
     catalog: Arc<Catalog>,
     source: Source,
+    /// Keeps what is still to be read.
+    hold: Hold,
+    /// Where the log started when the cursor was made.
+    start: Position,
     left: u64,
     /// That the log is closed or the query is none; or what a backward read, which starts at the end, has to say first.
     first_error: Option<Error>,
@@ -35,16 +42,37 @@ enum Source {
     Stream(StreamSource),
 }
 
+impl Source {
+    /// The event at the position given last could not be read: it was not given.
+    fn not_read(&mut self, position: Position) {
+        match self {
+            Source::Forward { next, .. } => *next = position,
+            Source::Query(source) => source.not_read(position),
+            Source::Backward { .. } | Source::Stream(_) => {}
+        }
+    }
+
+    /// The lowest position that it may still read; `None` when that may be any.
+    fn place(&self) -> Option<Position> {
+        match self {
+            Source::Forward { next, .. } => Some(*next),
+            Source::Query(source) => source.is_forward().then(|| source.looked_to().next()),
+            Source::Stream(source) => source.place(),
+            Source::Backward { .. } => None,
+        }
+    }
+}
+
 impl Cursor {
     pub(crate) fn forward(catalog: Arc<Catalog>, after: Position) -> Self {
-        let last = catalog.watermark.get();
-        Self::new(catalog, SEQUENTIAL, Source::Forward { next: after.next(), last })
+        let (next, last) = (after.next(), catalog.watermark.get());
+        Self::new(catalog, SEQUENTIAL, Some(next), |_| Source::Forward { next, last })
     }
 
     pub(crate) fn backward(catalog: Arc<Catalog>, before: Position) -> Self {
         let last = catalog.watermark.get();
         let next = before.previous().min(last);
-        Self::new(catalog, RANDOM, Source::Backward { next }).noting_damage_before(before, last)
+        Self::new(catalog, RANDOM, None, |_| Source::Backward { next }).noting_damage_before(before, last)
     }
 
     pub(crate) fn query(catalog: Arc<Catalog>, query: &Query, after: Position) -> Self {
@@ -52,7 +80,7 @@ impl Cursor {
             return Self::forward(catalog, after).checking(query);
         }
         let source = QuerySource::forward(&catalog, query, after);
-        Self::new(catalog, RANDOM, Source::Query(source)).checking(query)
+        Self::new(catalog, RANDOM, Some(after.next()), |_| Source::Query(source)).checking(query)
     }
 
     pub(crate) fn query_backward(catalog: Arc<Catalog>, query: &Query, before: Position) -> Self {
@@ -61,26 +89,56 @@ impl Cursor {
         }
         let last = catalog.watermark.get();
         let source = QuerySource::backward(&catalog, query, before);
-        Self::new(catalog, RANDOM, Source::Query(source)).checking(query).noting_damage_before(before, last)
+        let source = |start: &Start| Source::Query(source.down_to(start.first));
+        let mut cursor = Self::new(catalog, RANDOM, None, source);
+        if before.previous() == Position::START {
+            // Nothing is asked for, so nothing of it was removed.
+            cursor.start = Position::START.next();
+        }
+        cursor.checking(query).noting_damage_before(before, last)
     }
 
     pub(crate) fn stream(catalog: Arc<Catalog>, stream: &str, after: Version) -> Self {
-        let source = StreamSource::new(&catalog, stream, after, Direction::Forward);
-        Self::new(catalog, RANDOM, Source::Stream(source))
+        let last = catalog.watermark.get();
+        let stream = OwnedKey::new(catalog.hasher, Kind::Stream, stream);
+        Self::new(catalog, RANDOM, None, |start| {
+            Source::Stream(StreamSource::new(stream, after, Direction::Forward, last, start))
+        })
     }
 
     pub(crate) fn stream_backward(catalog: Arc<Catalog>, stream: &str, before: Version) -> Self {
-        let source = StreamSource::new(&catalog, stream, before, Direction::Backward);
-        let hidden = source.hidden_end(&catalog);
-        let mut cursor = Self::new(catalog, RANDOM, Source::Stream(source));
+        let last = catalog.watermark.get();
+        let stream = OwnedKey::new(catalog.hasher, Kind::Stream, stream);
+        let (end, hidden) = match catalog.head(&stream.key()) {
+            Ok(head) => (Some(head.version), catalog.damaged_end()),
+            Err(error) => (None, Some(error)),
+        };
+        let mut cursor = Self::new(catalog, RANDOM, None, |start| {
+            let source = StreamSource::new(stream, before, Direction::Backward, last, start);
+            Source::Stream(source.ending_at(end))
+        });
         cursor.first_error = cursor.first_error.or(hidden);
         cursor
     }
 
-    fn new(catalog: Arc<Catalog>, ahead: usize, source: Source) -> Self {
+    /// A cursor that reads nothing before a position, if one is given.
+    fn new(
+        catalog: Arc<Catalog>,
+        ahead: usize,
+        from: Option<Position>,
+        source: impl FnOnce(&Start) -> Source,
+    ) -> Self {
         let reader = Reader::new(catalog.clone(), ahead);
-        let first_error = catalog.is_closed().then(closed);
-        Cursor { reader, catalog, source, left: u64::MAX, first_error, ended: false }
+        let (hold, start) = catalog.holds.hold(from);
+        let first_error = match catalog.is_closed() {
+            true => Some(closed()),
+            false => from.filter(|from| *from < start.first).map(|_| truncated(start.first)),
+        };
+        if first_error.is_some() {
+            hold.let_go();
+        }
+        let (source, start) = (source(&start), start.first);
+        Cursor { reader, catalog, source, hold, start, left: u64::MAX, first_error, ended: false }
     }
 
     fn checking(mut self, query: &Query) -> Self {
@@ -124,12 +182,19 @@ impl Cursor {
 
     fn next_event(&mut self) -> Option<Result<RecordedEvent, Error>> {
         loop {
-            let event = self.next_position()?.and_then(|position| self.reader.event(position));
-            match (&mut self.source, event) {
+            let position = match self.next_position()? {
+                Ok(position) => position,
+                Err(error) => return Some(Err(error)),
+            };
+            match (&mut self.source, self.reader.event(position)) {
                 (Source::Stream(source), Ok(event)) => {
-                    if let Some(event) = source.check(event) {
+                    if let Some(event) = source.check(&self.catalog, event) {
                         return Some(event);
                     }
+                }
+                (source, Err(error)) => {
+                    source.not_read(position);
+                    return Some(Err(error));
                 }
                 (_, event) => return Some(event),
             }
@@ -148,15 +213,20 @@ impl Cursor {
                 let (asked_beyond, error) = (*next == last.next(), self.catalog.damaged_end());
                 error.filter(|_| asked_beyond).map(Err)
             }
-            Source::Backward { next } if *next > Position::START => {
+            Source::Backward { next } if *next >= self.start => {
                 let position = *next;
                 *next = next.previous();
                 Some(Ok(position))
             }
-            Source::Backward { .. } => None,
+            // Somebody may have asked for what was before the log's start.
+            Source::Backward { next } if *next == Position::START => None,
+            Source::Backward { .. } => Some(Err(truncated(self.start))),
             Source::Query(source) => {
                 let next = source.next_position(&self.catalog);
-                next.or_else(|| source.is_forward().then(|| self.catalog.damaged_end().map(Err)).flatten())
+                next.or_else(|| match source.is_forward() {
+                    true => self.catalog.damaged_end().map(Err),
+                    false => (self.start > Position::START.next()).then(|| Err(truncated(self.start))),
+                })
             }
             Source::Stream(source) => source.next_position(&self.catalog),
         }
@@ -171,12 +241,17 @@ impl Iterator for Cursor {
             return None;
         }
         let event = match self.first_error.take() {
-            Some(error) => Err(error),
-            None => self.next_event()?,
+            Some(error) => Some(Err(error)),
+            None => self.next_event(),
         };
-        self.ended = event.is_err();
-        self.left -= 1;
-        Some(event)
+        self.ended = matches!(event, Some(Err(_)));
+        self.left -= u64::from(event.is_some());
+        match self.source.place() {
+            Some(place) if !self.ended && self.left > 0 => self.hold.move_to(place),
+            None if event.is_some() && !self.ended && self.left > 0 => {}
+            _ => self.hold.let_go(),
+        }
+        event
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::base;
 use super::frame::{CONTROL_FRAME, FRAME_HEADER, FrameHeader, SEAL};
 use super::layout::{BlockFault, Features, disk_len, memory_len};
 use super::mark::{MARK_FILE, MARK_LEN, Mark};
@@ -14,12 +15,17 @@ use crate::error::{Corruption, Damage, Error, ErrorKind};
 use crate::event::Position;
 use crate::storage::{Access, File, Storage};
 
+/// How often the files are read again when they change meanwhile.
+const TRIES: usize = 3;
+
 /// The files of a store, without the frames.
 #[derive(Debug)]
 pub(crate) struct Files {
     pub(crate) store: StoreFile,
     pub(crate) mark: Option<Mark>,
-    /// In order; at least one.
+    /// The first position that retention has left.
+    pub(crate) log_start: Position,
+    /// In order; at least one. Those below the log's start, whose removal a crash cut short, are passed over.
     pub(crate) segments: Vec<SegmentFile>,
     /// Headers of which one copy is damaged and the other stands in.
     pub(crate) copies: Vec<Corruption>,
@@ -46,12 +52,20 @@ impl Files {
     /// The mark is read first: what it proves must then be found in segments that are read later, also while
     /// another process appends.
     pub(crate) fn read(storage: &dyn Storage) -> Result<Self, Error> {
-        let files = Self::read_once(storage)?;
-        // A folder listed while another process names a segment in it may show the next one without it.
-        match files.order_damage() {
-            Some(order) if order.damage == Damage::SegmentMissing => Self::read_once(storage),
-            _ => Ok(files),
+        let mut files = Self::read_once(storage);
+        for _ in 0..TRIES {
+            // A folder listed while another process names a segment in it may show the next one without it, and one
+            // that another process removes may be gone when it is read.
+            let again = match &files {
+                Ok(files) => files.order_damage().is_some_and(|order| order.damage == Damage::SegmentMissing),
+                Err(error) => error.kind() == ErrorKind::NotFound,
+            };
+            if !again {
+                break;
+            }
+            files = Self::read_once(storage);
         }
+        files
     }
 
     fn read_once(storage: &dyn Storage) -> Result<Self, Error> {
@@ -59,8 +73,16 @@ impl Files {
         let store = read_store(storage, &mut copies)?;
         check_features(STORE_FILE, store.features)?;
         let MarkFile { mark, note } = read_mark(storage, store.store_id)?;
-        let segments = read_segments(storage, &store, &mut copies)?;
-        Ok(Files { store, mark, segments, copies, notes: note.into_iter().collect() })
+        let names = storage.list(LOG_FOLDER).map_err(|e| Error::io(format_args!("list {LOG_FOLDER}"), e))?;
+        let mut firsts: Vec<Position> = names.iter().filter_map(|name| segment_first(name)).collect();
+        firsts.sort_unstable();
+        let log_start = match mark {
+            Some(mark) => mark.log_start,
+            None => base::log_start(storage, store.store_id, &names, &firsts)?,
+        };
+        firsts.retain(|first| *first >= log_start);
+        let segments = read_segments(storage, &store, firsts, &mut copies)?;
+        Ok(Files { store, mark, log_start, segments, copies, notes: note.into_iter().collect() })
     }
 
     /// Whether all features allow writing.
@@ -76,10 +98,9 @@ impl Files {
 
     /// The segment being appended to, and those before it.
     pub(crate) fn active_and_sealed(&self) -> Result<(&SegmentFile, &[SegmentFile]), Error> {
-        let log_start = self.mark.map_or(Position::new(1), |mark| mark.log_start);
         self.segments
             .split_last()
-            .ok_or_else(|| missing(log_start, "the log folder holds no segment".into()).into())
+            .ok_or_else(|| missing(self.log_start, "the log folder holds no segment".into()).into())
     }
 
     /// Whether the segments are one log: none missing, none from elsewhere, and the active one with a header.
@@ -89,7 +110,7 @@ impl Files {
 
     /// What keeps the segments from being one log.
     pub(crate) fn order_damage(&self) -> Option<Corruption> {
-        let log_start = self.mark.map_or(Position::new(1), |mark| mark.log_start);
+        let log_start = self.log_start;
         let (Some(first), Some(last)) = (self.segments.first(), self.segments.last()) else {
             return Some(missing(log_start, "the log folder holds no segment".into()));
         };
@@ -187,11 +208,9 @@ fn damaged_copy(file: &str, position: Option<Position>) -> Corruption {
 fn read_segments(
     storage: &dyn Storage,
     store: &StoreFile,
+    firsts: Vec<Position>,
     copies: &mut Vec<Corruption>,
 ) -> Result<Vec<SegmentFile>, Error> {
-    let names = storage.list(LOG_FOLDER).map_err(|e| Error::io(format_args!("list {LOG_FOLDER}"), e))?;
-    let mut firsts: Vec<Position> = names.iter().filter_map(|name| segment_first(name)).collect();
-    firsts.sort_unstable();
     let mut segments: Vec<SegmentFile> = Vec::with_capacity(firsts.len());
     for first in firsts {
         let mut segment = read_segment(storage, first, store, copies)?;

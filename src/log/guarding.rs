@@ -25,8 +25,8 @@ use crate::query::Query;
 /// What was looked up in segments below the one that was active then.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
-    /// The number of that segment.
-    below: Option<u64>,
+    /// The numbers of the first segment and of that one.
+    between: Option<(u64, u64)>,
     /// By key; of streams that the active segment did not have.
     heads: Vec<Option<Head>>,
     /// By guard.
@@ -40,8 +40,9 @@ enum KnownGuard {
     /// The active segment has the stream.
     Active,
     Head(Head),
-    /// Up to the position the last event that matches is this one.
+    /// Up to the position, which was durable then, the last event that matches is this one.
     Match {
+        query: Arc<Prepared>,
         up_to: Position,
         last: Option<Position>,
     },
@@ -59,7 +60,6 @@ impl Known {
         let in_active = Active::of(catalog);
         let head = |key: &Key<'_>| match in_active.head(key) {
             Some(_) => Ok(None),
-            None if active == first => Ok(Some(Head::default())),
             None => catalog.head_below(key, active).map(|head| Some(head.unwrap_or_default())),
         };
         let mut heads = Vec::new();
@@ -78,7 +78,9 @@ impl Known {
                     head.map_or(KnownGuard::Active, KnownGuard::Head)
                 }
                 Guard::NoEvent { query, after } => {
-                    KnownGuard::Match { up_to, last: last_match(catalog, query, *after, up_to)? }
+                    let query = Arc::new(Prepared::new(query, catalog.hasher));
+                    let last = last_match(catalog, &query, *after, up_to)?;
+                    KnownGuard::Match { query, up_to, last }
                 }
             });
         }
@@ -89,7 +91,7 @@ impl Known {
                 catalog.find_ids(&ids, active)?
             }
         };
-        Ok(Known { below: Some(active), heads, guards, ids })
+        Ok(Known { between: Some((first, active)), heads, guards, ids })
     }
 }
 
@@ -123,7 +125,7 @@ impl Active {
 /// The last event after a position, up to one, that matches a query.
 fn last_match(
     catalog: &Catalog,
-    query: &Query,
+    query: &Arc<Prepared>,
     after: Position,
     up_to: Position,
 ) -> Result<Option<Position>, Error> {
@@ -133,8 +135,7 @@ fn last_match(
     if query.is_all() {
         return Ok(Some(up_to));
     }
-    let query = Prepared::new(query, catalog.hasher);
-    QuerySource::between(query, up_to, after.next()).next_position(catalog).transpose()
+    QuerySource::last_of(query.clone(), up_to, after.next()).next_position(catalog).transpose()
 }
 
 /// Decides on requests for the one who holds the writer: nothing is added to the log meanwhile.
@@ -146,10 +147,10 @@ pub(crate) struct Decision<'a> {
 }
 
 impl Decision<'_> {
-    /// What was looked up, if the active segment is still the same.
+    /// What was looked up, if the segments are still the same.
     fn known<'k>(&self, request: &'k Request) -> Option<&'k Known> {
-        let (_, active) = self.catalog.numbers();
-        Some(&request.known).filter(|known| known.below == Some(active))
+        let segments = self.catalog.numbers();
+        Some(&request.known).filter(|known| known.between == Some(segments))
     }
 
     fn head(&self, stream: &Key<'_>, known: Option<Head>) -> Result<Head, Error> {
@@ -159,13 +160,12 @@ impl Decision<'_> {
         }
     }
 
-    /// The version of each of the request's streams, by key.
-    pub(crate) fn versions(&self, request: &Request) -> Result<Vec<Version>, Error> {
+    /// Lists the version of each of the request's streams, by key.
+    pub(crate) fn versions(&self, request: &Request, versions: &mut Vec<Version>) -> Result<(), Error> {
         let known = self.known(request);
         let active = Active::of(self.catalog);
         let memory = active.memory();
-        let (first, last) = self.catalog.numbers();
-        let mut versions = Vec::with_capacity(request.keys().len());
+        let (_, last) = self.catalog.numbers();
         for (number, key) in request.keys().enumerate() {
             if key.kind != Kind::Stream {
                 versions.push(Version::NONE);
@@ -176,27 +176,27 @@ impl Decision<'_> {
             versions.push(match (in_memory, known) {
                 (Some(version), _) => version,
                 (None, Some(head)) => head.version,
-                (None, None) if first == last => Version::NONE,
                 (None, None) => self.catalog.head_below(&key, last)?.unwrap_or_default().version,
             });
         }
-        Ok(versions)
+        Ok(())
     }
 
     /// Checks the guards in turn.
     pub(crate) fn check_guards(&self, request: &Request) -> Result<(), AppendError> {
         for (number, guard) in request.guards.iter().enumerate() {
-            let known = self.known(request).and_then(|known| known.guards.get(number));
             let broken = match guard {
                 Guard::Version { stream, expected } => {
-                    let known = known.and_then(|known| match known {
-                        KnownGuard::Head(head) => Some(*head),
-                        KnownGuard::Active | KnownGuard::Match { .. } => None,
+                    let known = self.known(request).and_then(|known| match known.guards.get(number) {
+                        Some(KnownGuard::Head(head)) => Some(*head),
+                        Some(KnownGuard::Active | KnownGuard::Match { .. }) | None => None,
                     });
                     let head = self.head(&self.catalog.hasher.key(Kind::Stream, stream), known)?;
                     (!expected.holds(head.version)).then_some((head.position, Some(head.version)))
                 }
                 Guard::NoEvent { query, after } => {
+                    // What is durable does not change, whichever segment is active.
+                    let known = request.known.guards.get(number);
                     self.last_match(query, *after, known)?.map(|position| (position, None))
                 }
             };
@@ -214,11 +214,14 @@ impl Decision<'_> {
         known: Option<&KnownGuard>,
     ) -> Result<Option<Position>, Error> {
         match known {
-            Some(KnownGuard::Match { up_to, last }) => {
+            Some(KnownGuard::Match { query, up_to, last }) => {
                 let newer = last_match(self.catalog, query, after.max(*up_to), self.last)?;
                 Ok(newer.or(*last))
             }
-            _ => last_match(self.catalog, query, after, self.last),
+            _ => {
+                let query = Arc::new(Prepared::new(query, self.catalog.hasher));
+                last_match(self.catalog, &query, after, self.last)
+            }
         }
     }
 

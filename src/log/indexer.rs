@@ -8,7 +8,8 @@ use super::catalog::Catalog;
 use super::segment::Segment;
 use crate::error::Error;
 
-/// So many sealed segments may have their indexes in memory: then a roll waits for one to be written.
+/// So many sealed segments may wait for the thread, with their indexes in memory. Of further ones the index is written by
+/// whoever rolls: the thread may be merging, or making lost indexes anew, for long.
 const MOST_WAITING: usize = 2;
 /// Indexes of smaller segments are written when they are sealed: that takes no time.
 const INLINE_BELOW: u64 = 1 << 20;
@@ -49,7 +50,7 @@ impl Indexer {
             .map_err(|e| Error::io("start the thread everfold-indexer", e))
     }
 
-    /// A segment was sealed: its index is to be written. Waits while too many are.
+    /// A segment was sealed: its index is to be written.
     pub(crate) fn sealed(&self, segment: Arc<Segment>) {
         if !self.threaded {
             self.catalog.keep_index(&segment);
@@ -57,11 +58,13 @@ impl Indexer {
             return;
         }
         let mut work = self.lock();
-        while work.waiting.len() >= MOST_WAITING && !work.stop {
-            work = self.changed.wait(work).unwrap_or_else(PoisonError::into_inner);
+        if work.waiting.len() < MOST_WAITING && !work.stop {
+            work.waiting.push_back(segment);
+            self.changed.notify_all();
+            return;
         }
-        work.waiting.push_back(segment);
-        self.changed.notify_all();
+        drop(work);
+        self.catalog.keep_index(&segment);
     }
 
     /// Ends the thread once the indexes that wait are written; the one who started it joins it.
@@ -71,7 +74,7 @@ impl Indexer {
     }
 
     fn run(&self) {
-        let _waiters = NobodyWaits(self);
+        let _ended = Ended(self);
         self.catch_up();
         loop {
             let segment = {
@@ -86,7 +89,6 @@ impl Indexer {
             };
             self.catalog.keep_index(&segment);
             self.lock().waiting.pop_front();
-            self.changed.notify_all();
             self.merge();
         }
     }
@@ -126,12 +128,11 @@ impl Indexer {
     }
 }
 
-/// A roll never waits for a thread that has ended.
-struct NobodyWaits<'a>(&'a Indexer);
+/// Nothing is left to a thread that has ended.
+struct Ended<'a>(&'a Indexer);
 
-impl Drop for NobodyWaits<'_> {
+impl Drop for Ended<'_> {
     fn drop(&mut self) {
         self.0.lock().stop = true;
-        self.0.changed.notify_all();
     }
 }

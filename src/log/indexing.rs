@@ -31,38 +31,40 @@ impl Catalog {
         if let Some(index) = segment.index() {
             return Ok(index);
         }
-        let index = match self.open_index(segment)? {
+        let index = match self.open_index(segment) {
             Some(index) => index,
             None => {
                 let (index, _) = build(self, segment)?;
                 Arc::new(SegmentIndex::Memory(RwLock::new(index)))
             }
         };
-        segment.set_index(index);
+        segment.set_index(index.clone());
         self.keep_index(segment);
-        segment.index().ok_or_else(|| Error::invalid("the index of a segment went away"))
+        Ok(segment.index().unwrap_or(index))
     }
 
     /// The index in the segment's file, unless there is none that is good.
-    fn open_index(&self, segment: &Segment) -> Result<Option<Arc<SegmentIndex>>, Error> {
-        let Some(identity) = self.identity(segment).filter(|_| !segment.distrusts_index()) else {
-            return Ok(None);
-        };
+    fn open_index(&self, segment: &Segment) -> Option<Arc<SegmentIndex>> {
+        let identity = self.identity(segment).filter(|_| !segment.distrusts_index())?;
         let name = index_name(segment.header.first);
         let opened = Source::open(&self.storage, &name, self.reading.map_segments)
             .and_then(|source| IndexFile::open(source, &identity));
         match opened {
-            Ok(index) => Ok(index.map(|index| Arc::new(SegmentIndex::File(index)))),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(Error::io(format_args!("open {name}"), e)),
+            Ok(index) => index.map(|index| Arc::new(SegmentIndex::File(index))),
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    tracing::warn!(name, %error, "could not open an index; it is made anew");
+                }
+                None
+            }
         }
     }
 
     /// Which index is that of a segment; none of one that is active or has no header.
     fn identity(&self, segment: &Segment) -> Option<Identity> {
-        let sealed_len = segment.sealed_len().filter(|_| segment.header.salt != 0)?;
+        let sealed = segment.sealed().filter(|_| segment.header.salt != 0)?;
         let (first, salt) = (segment.header.first, segment.header.salt);
-        Some(Identity { store_id: self.reading.store_id, first, salt, sealed_len })
+        Some(Identity { store_id: self.reading.store_id, first, salt, sealed })
     }
 
     /// Moves the index of a sealed segment from memory into its file. What fails is tried again at the next opening;
@@ -99,7 +101,8 @@ impl Catalog {
     pub(crate) fn open_directories(&self) -> Result<(), Error> {
         let names =
             self.storage.list(LOG_FOLDER).map_err(|e| Error::io(format_args!("list {LOG_FOLDER}"), e))?;
-        let mut spans: Vec<(u64, u64)> = names.iter().filter_map(|name| directory_span(name)).collect();
+        let spans = names.iter().filter_map(|name| directory_span(name));
+        let mut spans: Vec<(u64, u64)> = spans.filter(|span| is_merged(*span)).collect();
         spans.sort_unstable_by_key(|(start, segments)| (std::cmp::Reverse(*segments), *start));
         for (start, segments) in spans {
             if self.directory_of(start).is_some() {
@@ -140,10 +143,17 @@ impl Catalog {
 
     /// The span of these segments, if the last of them is sealed.
     fn span(&self, start: u64, segments: u64) -> Option<Span> {
-        let last = self.segment(start.checked_add(segments)?.checked_sub(1)?)?;
+        let end = start.checked_add(segments)?;
+        let last = self.segment(end.checked_sub(1)?)?;
         let last = self.identity(&last)?;
+        // Where segments are missing beside a header that cannot be read, nobody knows the numbers before it.
+        let is_its_own = |number: &u64| {
+            let segment = self.segment(*number);
+            segment.is_none_or(|segment| segment.header.salt == 0 || segment.header.index == *number)
+        };
+        (start..end).all(|number| is_its_own(&number)).then_some(())?;
         let store_id = self.reading.store_id;
-        Some(Span { store_id, start, segments, last_salt: last.salt, last_sealed_len: last.sealed_len })
+        Some(Span { store_id, start, segments, last_salt: last.salt, last_sealed: last.sealed })
     }
 
     /// Merges four indexes or directories that belong together, if there are such. Returns whether there were.
@@ -159,7 +169,12 @@ impl Catalog {
                 None if at < first => {}
                 None => {
                     let Some(segment) = self.segment(at) else { return Ok(false) };
-                    parts.push(Part::Segment { number: at, index: self.index(&segment)? });
+                    let index = self.index(&segment)?;
+                    // It may have been found damaged a moment ago. One in memory cannot be merged.
+                    if index.memory().is_some() {
+                        return Ok(false);
+                    }
+                    parts.push(Part::Segment { number: at, index });
                 }
             }
         }
@@ -182,11 +197,11 @@ impl Catalog {
                 for part in &parts {
                     match part {
                         Part::Directory(directory) => self.drop_directory(directory),
-                        Part::Segment { number, .. } => {
+                        Part::Segment { number, index } => {
                             if let Some(segment) =
                                 self.segment(*number).filter(|_| matches!(fault, IndexFault::Damaged(_)))
                             {
-                                segment.distrust_index();
+                                segment.distrust_index(index);
                             }
                         }
                     }
@@ -211,14 +226,16 @@ impl Catalog {
         let mut segments = FAN_IN;
         while segments <= MAX_SEGMENTS && segments <= active {
             let step = segments / FAN_IN;
-            let starts = (first / segments..active / segments).map(|block| block * segments);
-            for start in starts {
-                let has_parts = (start..start + segments)
-                    .step_by(memory_len(step))
-                    .all(|at| self.is_part(at, step, first));
-                if has_parts {
+            let mut start = first / segments * segments;
+            while start.saturating_add(segments) <= active {
+                let end = start + segments;
+                let merged = self.directory_of(start).filter(|directory| directory.span.segments >= segments);
+                if merged.is_none()
+                    && (start..end).step_by(memory_len(step)).all(|at| self.is_part(at, step, first))
+                {
                     return Some((start, segments));
                 }
+                start = merged.map_or(end, |merged| merged.span.end().max(end));
             }
             segments *= FAN_IN;
         }
@@ -240,8 +257,8 @@ impl Catalog {
     }
 }
 
-/// Writes a file that can be made again: under another name first, so that whoever has the old one open keeps it.
-fn replace(
+/// Writes a file and syncs it: under another name first, so that whoever has the old one open keeps it.
+pub(super) fn replace(
     storage: &dyn Storage,
     name: &str,
     len: u64,
@@ -253,9 +270,20 @@ fn replace(
         _ => {}
     }
     let file = storage.create(&made, len)?;
-    write(file.clone())?;
-    file.sync()?;
-    storage.rename(&made, name)
+    let written = write(file.clone()).and_then(|()| file.sync()).and_then(|()| storage.rename(&made, name));
+    if written.is_err()
+        && let Err(error) = storage.remove(&made)
+    {
+        tracing::warn!(made, %error, "could not remove what was written of a file of the index");
+    }
+    written
+}
+
+/// Whether segments are such as are merged: a power of the fan-in, and a multiple of it from the start.
+fn is_merged((start, segments): (u64, u64)) -> bool {
+    let powers = std::iter::successors(Some(FAN_IN), |power| power.checked_mul(FAN_IN));
+    powers.take_while(|power| *power <= MAX_SEGMENTS).any(|power| power == segments)
+        && start.is_multiple_of(segments)
 }
 
 fn directory_name(start: u64, segments: u64) -> String {
@@ -263,7 +291,7 @@ fn directory_name(start: u64, segments: u64) -> String {
 }
 
 /// What a directory's name says: the number of its first segment, and how many there are.
-fn directory_span(name: &str) -> Option<(u64, u64)> {
+pub(super) fn directory_span(name: &str) -> Option<(u64, u64)> {
     let (start, segments) = name.strip_suffix(".keys")?.split_once('-')?;
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     (digits(start) && digits(segments)).then_some(())?;
@@ -274,7 +302,7 @@ fn directory_span(name: &str) -> Option<(u64, u64)> {
 pub(crate) fn build(catalog: &Catalog, segment: &Segment) -> Result<(MemoryIndex, Vec<Corruption>), Error> {
     let mut index = MemoryIndex::new(segment.header.first);
     let mut damage = Vec::new();
-    let next = segment.sealed_len().and_then(|_| catalog.first_after(segment));
+    let next = segment.sealed().and_then(|_| catalog.first_after(segment));
     if segment.header.salt == 0 {
         // Without its header no frame of it verifies.
         let cause = unreadable(segment);
@@ -353,6 +381,8 @@ mod tests {
     fn only_names_of_directories_are_read_as_such() {
         assert_eq!(directory_span("000000000016-4.keys"), Some((16, 4)));
         assert_eq!(directory_name(16, 4), "log/000000000016-4.keys");
+        assert!(is_merged((16, 4)) && is_merged((4096, 4096)) && is_merged((0, 64)));
+        assert!(!is_merged((2, 4)) && !is_merged((0, 0)) && !is_merged((0, 8)) && !is_merged((0, 4 * 4096)));
         for name in
             ["16.keys", "00000000000000000017.idx", "a-4.keys", "4-+4.keys", "000000000016-4.keys.tmp"]
         {

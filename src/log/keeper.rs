@@ -1,19 +1,28 @@
-//! The thread that keeps the log in order between appends, off their way: syncs what was appended without, writes
-//! the mark when the log has been idle, writes zeros ahead, and makes the file of the next segment.
+//! The thread that keeps the log in order between appends, off their way: writes and syncs what was appended without, writes
+//! the mark when the log has been idle, puts zeros ahead, and makes the file of the next segment.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::ahead::Ahead;
 use super::committer::Committer;
+use super::outflow::Outflow;
 use super::spare::Spare;
 use super::writer::Writer;
 use crate::error::Error;
 
 /// The mark is written when there was no append for so long, when that is looked at so often.
 const IDLE: Duration = Duration::from_secs(1);
+
+/// What the keeper does off the writer's way and without its lock.
+#[derive(Debug)]
+pub(crate) struct Chores {
+    pub(crate) spare: Arc<Spare>,
+    pub(crate) ahead: Arc<Ahead>,
+    pub(crate) outflow: Arc<Outflow>,
+}
 
 #[derive(Debug)]
 pub(crate) struct Keeper {
@@ -36,6 +45,8 @@ struct Noted {
     /// Only once for each segment: taken back when it was rolled.
     prepare: AtomicBool,
     zeros: AtomicBool,
+    /// How many writes were left to the keeper.
+    writes: AtomicU64,
 }
 
 /// What is to be done, and when.
@@ -45,6 +56,7 @@ struct Duties {
     look_at: Option<Instant>,
     prepare: bool,
     zeros: bool,
+    write: bool,
     stop: bool,
 }
 
@@ -81,6 +93,11 @@ impl Keeper {
         if writer.wants_zeros() && set(&self.noted.zeros) {
             self.note(|duties| duties.zeros = true);
         }
+        let writes = writer.outflows();
+        if self.noted.writes.load(Ordering::Relaxed) != writes {
+            self.noted.writes.store(writes, Ordering::Relaxed);
+            self.note(|duties| duties.write = true);
+        }
     }
 
     fn note(&self, what: impl FnOnce(&mut Duties)) {
@@ -91,13 +108,12 @@ impl Keeper {
     pub(crate) fn start(
         self: &Arc<Self>,
         committer: &Arc<Committer>,
-        spare: Arc<Spare>,
-        ahead: Arc<Ahead>,
+        chores: Chores,
     ) -> Result<JoinHandle<()>, Error> {
         let (keeper, committer) = (self.clone(), Arc::downgrade(committer));
         std::thread::Builder::new()
             .name("everfold-keeper".into())
-            .spawn(move || keeper.run(&committer, &spare, &ahead))
+            .spawn(move || keeper.run(&committer, &chores))
             .map_err(|e| Error::io("start the thread everfold-keeper", e))
     }
 
@@ -107,9 +123,13 @@ impl Keeper {
         self.changed.notify_one();
     }
 
-    fn run(&self, committer: &Weak<Committer>, spare: &Spare, ahead: &Ahead) {
+    fn run(&self, committer: &Weak<Committer>, chores: &Chores) {
+        let Chores { spare, ahead, outflow } = chores;
         while let Some(due) = self.wait() {
             let Some(committer) = committer.upgrade() else { return };
+            if due.write {
+                outflow.work();
+            }
             if due.sync || due.mark {
                 self.settle(&committer, due.mark);
             }
@@ -128,18 +148,20 @@ impl Keeper {
 
     /// A failure poisons the writer, which tells the appenders; there is nobody to tell here.
     fn settle(&self, committer: &Committer, mark: bool) {
-        let settled = committer.with_writer(|writer| {
-            if mark && writer.mark_is_behind() {
-                writer.mark_progress()
-            } else if writer.is_behind() {
-                writer.sync()
-            } else {
-                Ok(())
-            }
-        });
+        let settled = match mark && committer.with_writer(|writer| writer.mark_is_behind()) {
+            true => committer.with_writer(Writer::mark_progress),
+            false => Self::sync(committer),
+        };
         if let Err(error) = settled {
             tracing::warn!(%error, "could not sync what was appended without");
         }
+    }
+
+    /// Appends without a sync go on meanwhile.
+    fn sync(committer: &Committer) -> Result<(), Error> {
+        let Some(sync) = committer.with_writer(Writer::begin_sync)? else { return Ok(()) };
+        let ended = sync.run();
+        committer.with_writer(|writer| writer.end_sync(&sync, ended))
     }
 
     /// Sleeps until something is due; `None` to stop.
@@ -156,12 +178,13 @@ impl Keeper {
                 mark: looks && !self.noted.active.swap(false, Ordering::AcqRel),
                 prepare: std::mem::take(&mut duties.prepare),
                 zeros: std::mem::take(&mut duties.zeros),
+                write: std::mem::take(&mut duties.write),
             };
             if looks && !due.mark {
                 duties.look_at = Some(now + IDLE);
             }
             self.forget(&due);
-            if due.sync || due.mark || due.prepare || due.zeros {
+            if due.sync || due.mark || due.prepare || due.zeros || due.write {
                 return Some(due);
             }
             duties = match duties.next() {
@@ -191,4 +214,5 @@ struct Due {
     mark: bool,
     prepare: bool,
     zeros: bool,
+    write: bool,
 }

@@ -1,7 +1,7 @@
 //! Finds streams, events by id, and the segments in which something may be, from the latest segment back.
 
 use std::collections::VecDeque;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -42,36 +42,35 @@ impl WithId {
 type Flow<T> = Result<ControlFlow<T>, Error>;
 
 impl Catalog {
-    /// Asks a segment's index, which is made anew when a page of it does not verify.
+    /// Asks a segment's index, which is made anew when its file is gone or a page of it does not verify.
     pub(crate) fn look<T>(
         &self,
         segment: &Segment,
         ask: impl Fn(&dyn Lookup) -> Result<T, IndexFault>,
     ) -> Result<T, Error> {
-        let first = self.index(segment)?.look(&ask);
-        let answer = match first {
-            Err(IndexFault::Damaged(page)) => {
-                tracing::warn!(segment.name, page, "an index does not verify and is made anew");
-                segment.distrust_index();
-                self.index(segment)?.look(&ask)
-            }
-            answer => answer,
+        let index = self.index(segment)?;
+        let fault = match index.look(&ask) {
+            Ok(answer) => return Ok(answer),
+            Err(fault) => fault,
         };
-        answer.map_err(|fault| match fault {
+        tracing::warn!(segment.name, %fault, "an index cannot be used and is made anew");
+        segment.distrust_index(&index);
+        drop(index);
+        self.index(segment)?.look(&ask).map_err(|fault| match fault {
             IndexFault::Io(e) => segment.fault("read the index of", e),
             IndexFault::Damaged(_) => segment.fault("read the index of", std::io::Error::other(fault)),
         })
     }
 
-    /// Visits the segments below a number that may have what is wanted, the latest first.
+    /// Visits the segments in a range of numbers that may have what is wanted, the latest first.
     fn each_candidate<T>(
         &self,
         wanted: Wanted,
-        below: u64,
+        range: Range<u64>,
         mut visit: impl FnMut(u64, &Arc<Segment>) -> Flow<T>,
     ) -> Result<Option<T>, Error> {
-        let (first, _) = self.numbers();
-        let mut end = below;
+        let first = self.numbers().0.max(range.start);
+        let mut end = range.end;
         while let Some(number) = end.checked_sub(1).filter(|number| *number >= first) {
             let directory = self.directory_of(number);
             let found = directory.as_ref().map(|directory| (directory, directory.find(wanted)));
@@ -86,8 +85,12 @@ impl Catalog {
             };
             for number in numbers.into_iter().filter(|number| (first..end).contains(number)) {
                 let Some(segment) = self.segment(number) else { continue };
-                if let ControlFlow::Break(answer) = visit(number, &segment)? {
-                    return Ok(Some(answer));
+                match visit(number, &segment) {
+                    Ok(ControlFlow::Break(answer)) => return Ok(Some(answer)),
+                    Ok(ControlFlow::Continue(())) => {}
+                    // Retention has removed its file meanwhile.
+                    Err(_) if number < self.numbers().0 => {}
+                    Err(error) => return Err(error),
                 }
             }
             end = start;
@@ -95,9 +98,10 @@ impl Catalog {
         Ok(None)
     }
 
-    /// The last event of a stream in the segments below a number. Fails when damage may hide a later one.
+    /// The last event of a stream in the segments below a number, or before the log's start. Fails when damage may hide
+    /// a later one.
     pub(crate) fn head_below(&self, stream: &Key<'_>, below: u64) -> Result<Option<Head>, Error> {
-        self.each_candidate(Wanted::Name(stream.hash), below, |_, segment| {
+        let head = self.each_candidate(Wanted::Name(stream.hash), 0..below, |_, segment| {
             let (found, hidden) = self.look(segment, |index| {
                 Ok((index.find(stream)?, index.hidden().iter().max_by_key(|hidden| hidden.to).cloned()))
             })?;
@@ -110,7 +114,8 @@ impl Catalog {
                 }
                 None => ControlFlow::Continue(()),
             })
-        })
+        })?;
+        head.map_or_else(|| self.head_before_start(stream), |head| Ok(Some(head)))
     }
 
     /// The last event of a stream, durable or not. Fails when damage may hide a later one.
@@ -137,7 +142,7 @@ impl Catalog {
         let mut reader = None;
         for (at, id) in ids.iter().enumerate() {
             let hash = self.hasher.id(*id);
-            let event = self.each_candidate(Wanted::Id(*id, hash), below, |_, segment| {
+            let event = self.each_candidate(Wanted::Id(*id, hash), 0..below, |_, segment| {
                 for number in self.look(segment, |index| index.with_id(*id, hash))? {
                     if self.has_id(segment, number, *id, &mut reader)? {
                         return Ok(ControlFlow::Break(WithId::in_segment(segment, number)));
@@ -191,13 +196,44 @@ impl Catalog {
     }
 
     /// The version of an event, if it is in this stream.
-    pub(crate) fn version_in(&self, event: &WithId, stream: &Key<'_>) -> Result<Option<Version>, Error> {
-        self.look(&event.segment, |index| {
+    pub(crate) fn version_in(
+        self: &Arc<Self>,
+        event: &WithId,
+        stream: &Key<'_>,
+    ) -> Result<Option<Version>, Error> {
+        let found = self.look(&event.segment, |index| {
             let Some(found) = index.find(stream)? else { return Ok(None) };
             let at = first_at_or_after(index, &found, event.number)?;
             let is_it = at < found.count && index.posting(&found, at)? == event.number;
-            Ok(is_it.then(|| Version::new(found.base.get().saturating_add(u64::from(at) + 1))))
-        })
+            Ok(is_it.then_some((found, at)))
+        })?;
+        match found {
+            None => Ok(None),
+            Some((found, at)) if is_gapless(&found) => {
+                Ok(Some(Version::new(found.base.get().saturating_add(u64::from(at) + 1))))
+            }
+            // Where versions are missing, they are not counted.
+            Some(_) => {
+                Reader::new(self.clone(), RANDOM).event(event.position).map(|event| Some(event.version()))
+            }
+        }
+    }
+
+    /// Whether the stream's next event after a version that can be read is not the next one.
+    pub(crate) fn is_gap_after(&self, stream: &Key<'_>, after: Version) -> Result<bool, Error> {
+        let (_, active) = self.numbers();
+        let mut gap = false;
+        self.each_candidate(Wanted::Name(stream.hash), 0..active.saturating_add(1), |_, segment| {
+            let Some(found) = self.look(segment, |index| index.find(stream))? else {
+                return Ok(ControlFlow::Continue(()));
+            };
+            if found.version <= after {
+                return Ok(ControlFlow::Break(()));
+            }
+            gap = if found.base < after { !is_gapless(&found) } else { found.base != after };
+            Ok(if found.base <= after { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        Ok(gap)
     }
 
     /// Where an event is in its segment.
@@ -241,12 +277,9 @@ impl Catalog {
     fn candidates_of(&self, keys: &[OwnedKey], from: u64, to: u64) -> Result<Vec<u64>, Error> {
         let mut numbers = Vec::new();
         for key in keys {
-            self.each_candidate(Wanted::Name(key.hash), to.saturating_add(1), |number, _| {
-                if number < from {
-                    return Ok(ControlFlow::Break(()));
-                }
+            self.each_candidate(Wanted::Name(key.hash), from..to.saturating_add(1), |number, _| {
                 numbers.push(number);
-                Ok(ControlFlow::Continue(()))
+                Ok(ControlFlow::<()>::Continue(()))
             })?;
         }
         numbers.sort_unstable();
@@ -261,7 +294,7 @@ impl Catalog {
         }
         let (_, active) = self.numbers();
         let mut start = Position::START.next();
-        self.each_candidate(Wanted::Name(stream.hash), active.saturating_add(1), |_, segment| {
+        self.each_candidate(Wanted::Name(stream.hash), 0..active.saturating_add(1), |_, segment| {
             let first = self.look(segment, |index| {
                 let Some(found) = index.find(stream)? else { return Ok(None) };
                 if found.version <= after {
@@ -287,7 +320,7 @@ impl Catalog {
         }
         let (_, active) = self.numbers();
         let end =
-            self.each_candidate(Wanted::Name(stream.hash), active.saturating_add(1), |_, segment| {
+            self.each_candidate(Wanted::Name(stream.hash), 0..active.saturating_add(1), |_, segment| {
                 let last = self.look(segment, |index| {
                     let Some(found) = index.find(stream)? else { return Ok(None) };
                     if found.version < before || !is_gapless(&found) {

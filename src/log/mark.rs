@@ -8,7 +8,8 @@
 //!
 //! A mark is a witness, never the log: what it proves to have been durable and is not there is a loss that is
 //! refused (`tail-lost`). It is written when a segment is rolled, when the store is created, opened or closed, and after
-//! a second without appends; never on the way of an append that does not roll.
+//! a second without appends; never on the way of an append that does not roll. Retention writes it twice, so that both
+//! slots have the log's new start before a segment is removed.
 
 use uuid::Uuid;
 

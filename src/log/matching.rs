@@ -6,8 +6,10 @@ use super::index::pages::IndexFault;
 use super::index::{Found, Lookup};
 use crate::query::{Query, QueryItem};
 
-/// So many steps are made at a time: whoever asks the active segment's index keeps appends waiting.
-const MOST_STEPS: usize = 4096;
+/// About so many lists are looked at before a look ends, and the least turns that each item has: whoever asks the active
+/// segment's index keeps appends waiting.
+const MOST_SEEKS: usize = 4096;
+const LEAST_TURNS: usize = 16;
 
 /// A query with its names' hashes.
 #[derive(Clone, Debug)]
@@ -57,6 +59,11 @@ impl Prepared {
     pub(crate) fn items(&self) -> &[PreparedItem] {
         &self.items
     }
+
+    /// Whether it matches every event.
+    pub(crate) fn is_all(&self) -> bool {
+        self.items.iter().any(|item| item.all.is_empty() && item.any.is_empty())
+    }
 }
 
 impl PreparedItem {
@@ -77,6 +84,21 @@ pub(crate) enum Direction {
     Backward,
 }
 
+impl Direction {
+    /// Whether one event comes before another.
+    fn is_before(self, one: u32, other: u32) -> bool {
+        match self {
+            Direction::Forward => one < other,
+            Direction::Backward => one > other,
+        }
+    }
+
+    /// Whichever comes first.
+    fn first(self, known: Option<u32>, number: u32) -> u32 {
+        known.filter(|known| self.is_before(*known, number)).unwrap_or(number)
+    }
+}
+
 /// Events of a segment that match, by number, in the order asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Matches {
@@ -93,9 +115,11 @@ pub(crate) fn matches(
     direction: Direction,
     limit: usize,
 ) -> Result<Matches, IndexFault> {
+    let lists = query.items.iter().map(|item| item.all.len() + item.any.len()).sum::<usize>();
+    let turns = (MOST_SEEKS / lists.max(1)).max(LEAST_TURNS);
     let mut items = Vec::with_capacity(query.items.len());
     for item in &query.items {
-        items.extend(Walk::start(index, item)?);
+        items.extend(Walk::start(index, item, turns)?);
     }
     let beyond = |number: u32| match direction {
         Direction::Forward => number > to,
@@ -103,16 +127,20 @@ pub(crate) fn matches(
     };
     let mut found = Matches::default();
     let mut at = from;
-    for _ in 0..MOST_STEPS {
-        let mut best: Option<u32> = None;
+    while found.numbers.len() < limit.max(1) {
+        let (mut best, mut tired): (Option<u32>, Option<u32>) = (None, None);
         for item in &mut items {
-            if let Some(number) = item.next(index, at, direction)? {
-                best = Some(match (best, direction) {
-                    (None, _) => number,
-                    (Some(best), Direction::Forward) => best.min(number),
-                    (Some(best), Direction::Backward) => best.max(number),
-                });
+            match item.next(index, at, direction)? {
+                Step::Match(number) => best = Some(direction.first(best, number)),
+                Step::Tired(number) => tired = Some(direction.first(tired, number)),
+                Step::End => {}
             }
+        }
+        // From where an item gave up on, nobody knows what it matches.
+        if let Some(tired) = tired.filter(|tired| !best.is_some_and(|best| direction.is_before(best, *tired)))
+        {
+            found.next = Some(tired).filter(|tired| !beyond(*tired));
+            return Ok(found);
         }
         let Some(number) = best.filter(|number| !beyond(*number)) else { return Ok(found) };
         found.numbers.push(number);
@@ -122,9 +150,6 @@ pub(crate) fn matches(
         };
         let Some(next) = next.filter(|next| !beyond(*next)) else { return Ok(found) };
         at = next;
-        if found.numbers.len() >= limit {
-            break;
-        }
     }
     found.next = Some(at);
     Ok(found)
@@ -138,11 +163,26 @@ struct Walk {
     typed: bool,
     /// The last event of the segment.
     last: u32,
+    /// How often it may still look for an event.
+    turns: usize,
+    /// What came of it last.
+    reached: Option<Step>,
+}
+
+/// What an item has to say.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// The next event that matches.
+    Match(u32),
+    /// None matches before this one, from which on it did not look.
+    Tired(u32),
+    /// No more matches.
+    End,
 }
 
 impl Walk {
     /// `None` when no event of the segment can match.
-    fn start(index: &dyn Lookup, item: &PreparedItem) -> Result<Option<Self>, IndexFault> {
+    fn start(index: &dyn Lookup, item: &PreparedItem, turns: usize) -> Result<Option<Self>, IndexFault> {
         let Some(last) = index.events().checked_sub(1) else { return Ok(None) };
         let mut all = Vec::with_capacity(item.all.len());
         for key in &item.all {
@@ -156,26 +196,38 @@ impl Walk {
             any.extend(index.find(&key.key())?.map(|found| List { found, at: None }));
         }
         let typed = !item.any.is_empty();
-        Ok((!typed || !any.is_empty()).then_some(Walk { all, any, typed, last }))
+        Ok((!typed || !any.is_empty()).then_some(Walk { all, any, typed, last, turns, reached: None }))
     }
 
     /// The first event at or beyond a number that matches the item.
-    fn next(
-        &mut self,
-        index: &dyn Lookup,
-        from: u32,
-        direction: Direction,
-    ) -> Result<Option<u32>, IndexFault> {
+    fn next(&mut self, index: &dyn Lookup, from: u32, direction: Direction) -> Result<Step, IndexFault> {
+        match self.reached {
+            Some(step @ (Step::Match(number) | Step::Tired(number)))
+                if !direction.is_before(number, from) =>
+            {
+                return Ok(step);
+            }
+            Some(Step::End) => return Ok(Step::End),
+            _ => {}
+        }
+        let step = self.look_from(index, from, direction)?;
+        self.reached = Some(step);
+        Ok(step)
+    }
+
+    fn look_from(&mut self, index: &dyn Lookup, from: u32, direction: Direction) -> Result<Step, IndexFault> {
         let mut at = match direction {
             Direction::Forward => from,
             Direction::Backward => from.min(self.last),
         };
         loop {
+            let Some(turns) = self.turns.checked_sub(1) else { return Ok(Step::Tired(at)) };
+            self.turns = turns;
             let start = at;
             for list in &mut self.all {
                 match list.seek(index, at, direction)? {
                     Some(number) => at = number,
-                    None => return Ok(None),
+                    None => return Ok(Step::End),
                 }
             }
             if self.typed {
@@ -189,11 +241,11 @@ impl Walk {
                 }
                 match best {
                     Some(number) => at = number,
-                    None => return Ok(None),
+                    None => return Ok(Step::End),
                 }
             }
             if at == start {
-                return Ok((at <= self.last).then_some(at));
+                return Ok(if at <= self.last { Step::Match(at) } else { Step::End });
             }
         }
     }
@@ -304,8 +356,8 @@ mod tests {
             note(Kind::Type, format!("t{kind}"), 0);
             tags.iter().for_each(|tag| note(Kind::Tag, format!("g{tag}"), 0));
         }
-        let identity =
-            Identity { store_id: Uuid::from_u128(5), first: Position::new(1), salt: 3, sealed_len: 9 };
+        let sealed = crate::log::index::Sealed { len: 9, chain: 1 };
+        let identity = Identity { store_id: Uuid::from_u128(5), first: Position::new(1), salt: 3, sealed };
         let bytes = encode(&index, &identity, hasher).unwrap();
         let file = IndexFile::open(Source::Lent(bytes.into()), &identity).unwrap().unwrap();
         (index, file, hasher)
@@ -361,6 +413,27 @@ mod tests {
             next = found.next;
         }
         all
+    }
+
+    #[test]
+    fn a_look_ends_after_so_many_steps_although_nothing_matches() {
+        let made: Vec<Made> = (0..60_000u32).map(|n| (0, 0, vec![u8::from(n % 2 == 0)])).collect();
+        let (memory, file, hasher) = indexes(&made);
+        let never = || Query::all().tags(["g0", "g1"]);
+        let indexes: [&dyn Lookup; 2] = [&memory, &file];
+        for (index, query) in indexes.into_iter().zip([never(), never().or(never())]) {
+            let query = Prepared::new(&query, hasher);
+            for (from, to, direction) in [(0, 70_000, Direction::Forward), (59_999, 0, Direction::Backward)] {
+                let (mut next, mut looks) = (Some(from), 0);
+                while let Some(at) = next {
+                    let found = matches(index, &query, (at, to), direction, 10).unwrap();
+                    assert!(found.numbers.is_empty());
+                    assert!(found.next.is_none_or(|next| next.abs_diff(at) <= 20_000), "a short look");
+                    (next, looks) = (found.next, looks + 1);
+                }
+                assert!((5..100).contains(&looks), "{looks}");
+            }
+        }
     }
 
     proptest! {

@@ -2,12 +2,15 @@
 //!
 //! From the inside out: [`layout`], [`crc`] and the pure codecs [`record`] < [`frame`] < [`segment_header`], [`store_file`],
 //! [`mark`]; [`window`], [`walk`] and [`scan`] read them; [`segment`], [`index`] and [`catalog`] are what readers share;
+//! [`holds`] keeps what cursors read, and [`base`] what is known of streams before the log's start;
 //! [`reader`] and [`cursor`] read; [`files`], [`create`], [`recovery`], [`open`] and [`report`] open; [`request`],
-//! [`writer`], [`bell`], [`ticket`], [`queue`], [`committer`], [`keeper`], [`ahead`] and [`spare`] append. The log knows
-//! nothing of projections.
+//! [`buffers`], [`writer`], [`bell`], [`ticket`], [`queue`], [`committer`], [`keeper`], [`outflow`], [`ahead`] and
+//! [`spare`] append; [`retaining`] drops old segments. The log knows nothing of projections.
 
 mod ahead;
+pub(crate) mod base;
 mod bell;
+mod buffers;
 pub(crate) mod catalog;
 mod committer;
 mod crc;
@@ -16,6 +19,7 @@ pub(crate) mod cursor;
 pub(crate) mod files;
 pub(crate) mod frame;
 mod guarding;
+pub(crate) mod holds;
 pub(crate) mod index;
 mod indexer;
 mod indexing;
@@ -24,19 +28,23 @@ pub(crate) mod layout;
 mod lookup;
 pub(crate) mod mark;
 mod matching;
+mod numbers;
 mod open;
+mod outflow;
 mod queue;
 pub(crate) mod reader;
 pub(crate) mod record;
 pub(crate) mod recovery;
 pub(crate) mod report;
 mod request;
+pub(crate) mod retaining;
 pub(crate) mod scan;
 pub(crate) mod segment;
 pub(crate) mod segment_header;
 mod source;
 mod spare;
 pub(crate) mod store_file;
+mod syncs;
 pub(crate) mod ticket;
 pub(crate) mod walk;
 pub(crate) mod window;
@@ -51,6 +59,7 @@ use crate::batch::{Appended, Batch};
 use crate::error::{AppendError, Error, ErrorKind};
 use crate::event::Position;
 use crate::options::Options;
+use crate::retention::{Retained, Retention};
 use crate::storage::{Lock, Storage};
 use catalog::Catalog;
 use committer::Committer;
@@ -59,6 +68,7 @@ use indexer::Indexer;
 use keeper::Keeper;
 use report::RecoveryReport;
 use request::Request;
+use retaining::Needed;
 use ticket::Ticket;
 
 /// An open log. Reading goes through its catalog; appending needs the writing half.
@@ -77,6 +87,8 @@ struct Writing {
     keeper_thread: Mutex<Option<JoinHandle<()>>>,
     indexer: Arc<Indexer>,
     indexer_thread: Mutex<Option<JoinHandle<()>>>,
+    /// Held by the one who drops segments.
+    retaining: Mutex<()>,
     max_body: usize,
     lock: Mutex<Option<Lock>>,
 }
@@ -108,7 +120,8 @@ impl Log {
 
     /// The batch encoded, and what it needs to know looked up, in the thread that wants it.
     fn request(&self, batch: &Batch, writing: &Writing) -> Result<Request, Error> {
-        let mut request = Request::encode(batch, writing.max_body, self.catalog.hasher)?;
+        let mut request =
+            Request::encode(batch, writing.max_body, self.catalog.hasher, writing.committer.buffers())?;
         request.known = Known::look_up(&self.catalog, &request);
         Ok(request)
     }
@@ -116,6 +129,18 @@ impl Log {
     pub(crate) fn sync(&self) -> Result<Position, Error> {
         self.writing()?.committer.sync()?;
         Ok(self.catalog.watermark.get())
+    }
+
+    /// Drops the oldest segments, as far as the policy says and the views need them no more.
+    pub(crate) fn retain(&self, retention: &Retention, needed: &[Needed]) -> Result<Retained, Error> {
+        match &self.writing {
+            Some(writing) => {
+                let _alone = writing.retaining.lock().unwrap_or_else(PoisonError::into_inner);
+                retaining::retain(&self.catalog, Some(&writing.committer), retention, needed)
+            }
+            None if retention.dry_run => retaining::retain(&self.catalog, None, retention, needed),
+            None => Err(read_only()),
+        }
     }
 
     /// Whether events can be appended, and views kept.

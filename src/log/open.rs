@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use super::catalog::{Catalog, Reading};
 use super::committer::Committer;
 use super::create;
-use super::files::{Files, open_segment};
+use super::files::{Files, open_segment, read_mark};
 use super::frame::{CONTROL_FRAME, FRAME_HEADER};
-use super::index::Place as EventPlace;
+use super::index::{Place as EventPlace, Sealed};
 use super::indexer::Indexer;
 use super::indexing;
 use super::keeper::Keeper;
@@ -17,6 +17,7 @@ use super::layout::{aligned, disk_len, memory_len};
 use super::mark::Mark;
 use super::recovery::{self, Ending, FrameVisitor};
 use super::report::RecoveryReport;
+use super::retaining;
 use super::segment::{LOG_FOLDER, Segment};
 use super::segment_header::SEGMENT_HEADER;
 use super::spare::Spare;
@@ -25,7 +26,7 @@ use super::walk::{Place, Walk};
 use super::window::{SEQUENTIAL, Window};
 use super::writer::{Start, Writer};
 use super::{Log, Writing};
-use crate::error::{Corruption, Error, ErrorKind};
+use crate::error::{Corruption, Damage, Error, ErrorKind};
 use crate::event::Position;
 use crate::options::Options;
 use crate::storage::{LockError, Storage};
@@ -92,7 +93,23 @@ pub(super) fn for_writing(storage: Arc<dyn Storage>, options: &Options) -> Resul
     Ok(Log { catalog, report, writing: Some(writing) })
 }
 
+/// How often a log is read again whose start is moved meanwhile.
+const TRIES: usize = 3;
+
 pub(super) fn for_reading(storage: Arc<dyn Storage>, options: &Options) -> Result<Log, Error> {
+    for _ in 0..TRIES {
+        let log = read(storage.clone(), options)?;
+        let lost = log.report.damage.iter().any(|damage| damage.damage == Damage::VersionsLost);
+        // The one who writes may have removed the base, and put another in its place.
+        let mark = read_mark(storage.as_ref(), log.report.store_id)?.mark;
+        if !lost || mark.is_none_or(|mark| mark.log_start == log.report.log_start) {
+            return Ok(log);
+        }
+    }
+    read(storage, options)
+}
+
+fn read(storage: Arc<dyn Storage>, options: &Options) -> Result<Log, Error> {
     let started = Instant::now();
     let names = storage.list("").map_err(|e| Error::io("list the directory", e))?;
     if !names.iter().any(|name| name == STORE_FILE) {
@@ -149,7 +166,7 @@ fn start_writing(
         durable: Position::START,
         segment: Position::START,
         end: 0,
-        log_start: files.segments.first().map_or(Position::new(1), |segment| segment.header.first),
+        log_start: files.log_start,
         chain: 0,
         epoch,
         clean: false,
@@ -159,12 +176,13 @@ fn start_writing(
     let indexer = Arc::new(Indexer::new(catalog.clone(), segment_size));
     let max_index_bytes = options.max_index_bytes;
     let start = Start { segment: active, place, epoch, mark, max_index_bytes, indexer: indexer.clone() };
-    let writer = Writer::new(catalog.clone(), spare.clone(), start)?;
-    let ahead = writer.ahead();
+    let mut writer = Writer::new(catalog.clone(), spare, start)?;
+    retaining::finish(catalog, &mut writer)?;
+    let chores = writer.chores();
     let keeper = Arc::new(Keeper::new(options.sync_after));
     let committer =
         Arc::new(Committer::new(catalog.clone(), writer, keeper.clone(), options.max_in_flight_bytes));
-    let thread = keeper.start(&committer, spare, ahead)?;
+    let thread = keeper.start(&committer, chores)?;
     let indexer_thread = indexer.start()?;
     let room = memory_len(segment_size).saturating_sub(SEGMENT_HEADER + 2 * CONTROL_FRAME);
     Ok(Writing {
@@ -173,6 +191,7 @@ fn start_writing(
         keeper_thread: Mutex::new(Some(thread)),
         indexer,
         indexer_thread: Mutex::new(indexer_thread),
+        retaining: Mutex::default(),
         max_body: options.max_batch_bytes.min(room),
         lock: Mutex::new(Some(lock)),
     })
@@ -194,6 +213,7 @@ impl Found {
             clean: false,
             read_only: false,
             segments: files.segments.len(),
+            log_start: files.log_start,
             last: self.place.next.previous(),
             removed: None,
             rewritten_bytes: 0,
@@ -225,9 +245,9 @@ fn catalog(storage: Arc<dyn Storage>, files: &Files, options: &Options) -> Arc<C
 fn go_through(catalog: &Arc<Catalog>, files: &Files, options: &Options) -> Result<Found, Error> {
     let mut damage = Vec::new();
     let (last, sealed) = files.active_and_sealed()?;
-    for file in sealed {
+    for (file, next) in sealed.iter().zip(files.segments.iter().skip(1)) {
         let segment = Segment::new(file.header);
-        segment.seal(file.sealed_len.unwrap_or(file.len));
+        segment.seal(Sealed { len: file.sealed_len.unwrap_or(file.len), chain: next.header.prev_chain });
         catalog.add(Arc::new(segment));
         damage.extend(file.damage.clone());
     }
@@ -238,6 +258,7 @@ fn go_through(catalog: &Arc<Catalog>, files: &Files, options: &Options) -> Resul
         verify_sealed(catalog, &mut damage)?;
     }
     catalog.open_directories()?;
+    damage.extend(catalog.open_base(files.log_start)?);
     let index = active.index();
     let memory = index.as_ref().and_then(|index| index.memory());
     let mut walk = Walk::new(Window::reading(handle, last.header.segment_size, SEQUENTIAL), &last.header);

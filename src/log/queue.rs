@@ -6,7 +6,6 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::catalog::closed;
-use super::request::Request;
 use super::ticket::{Bells, Pending, Ticket};
 use crate::error::Error;
 
@@ -98,11 +97,11 @@ impl Queue {
     }
 
     /// Queues an append. Whoever leads, or will, has to be told.
-    pub(crate) fn push(&self, state: &mut State, request: Request) -> Ticket {
-        let bytes = request.frame_len();
+    pub(crate) fn push(&self, state: &mut State, pending: Pending) -> Ticket {
+        let bytes = pending.request.frame_len();
         state.gathered += bytes;
         state.in_flight += bytes;
-        let (pending, ticket) = Pending::new(request, &self.bells, is_odd(state.number));
+        let ticket = pending.ticket(&self.bells, is_odd(state.number));
         state.waiting.push(pending);
         ticket
     }

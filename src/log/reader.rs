@@ -379,7 +379,7 @@ mod tests {
     fn a_forward_read_verifies_mapped_sealed_segments_and_no_other_read_does() {
         let log = log(true);
         let verified = || {
-            let end = |s: &Segment| s.sealed_len().map(|len| len - disk_len(CONTROL_FRAME));
+            let end = |s: &Segment| s.sealed().map(|sealed| sealed.len - disk_len(CONTROL_FRAME));
             segments(&log).iter().filter(|s| end(s).is_some_and(|end| s.is_verified(end))).count()
         };
         let sealed = segments(&log).len() - 1;

@@ -23,6 +23,8 @@ pub struct RecoveryReport {
     pub read_only: bool,
     /// How many segments the log has.
     pub segments: usize,
+    /// The first position that retention has left; 1 if it was never asked to remove any.
+    pub log_start: Position,
     /// Position of the last event.
     pub last: Position,
     /// Bytes after the last event that were never acknowledged, and were set aside.
@@ -48,6 +50,9 @@ impl fmt::Display for RecoveryReport {
         };
         let plural = if self.segments == 1 { "" } else { "s" };
         write!(f, "{how}; the last position is {}, in {} segment{plural}", self.last, self.segments)?;
+        if self.log_start > Position::new(1) {
+            write!(f, "; the log starts at position {}", self.log_start)?;
+        }
         if let Some(removed) = &self.removed {
             write!(
                 f,

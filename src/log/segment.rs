@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 
-use super::index::SegmentIndex;
 use super::index::memory::MemoryIndex;
+use super::index::{Sealed, SegmentIndex};
 use super::layout::disk_len;
 use super::segment_header::{SEGMENT_HEADER, SegmentHeader};
 use super::window::Window;
@@ -31,9 +31,19 @@ pub(crate) fn segment_name(first: Position) -> String {
     format!("{LOG_FOLDER}/{:020}.seg", first.get())
 }
 
+/// The name of what keeps the versions of streams that had events before the log's start.
+pub(crate) fn base_name(log_start: Position) -> String {
+    format!("{LOG_FOLDER}/{:020}.base", log_start.get())
+}
+
 /// The first position of a segment, from its name in the log folder; `None` for other files.
 pub(crate) fn segment_first(name: &str) -> Option<Position> {
-    let digits = name.strip_suffix(".seg")?;
+    position_in(name, ".seg")
+}
+
+/// The position that a file of the log folder is named by, if its name ends with this.
+pub(crate) fn position_in(name: &str, suffix: &str) -> Option<Position> {
+    let digits = name.strip_suffix(suffix)?;
     let number =
         digits.parse().ok().filter(|_| digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit()))?;
     Some(Position::new(number))
@@ -49,8 +59,8 @@ pub(crate) struct Segment {
     pub(crate) making_index: Mutex<()>,
     /// A page of the index's file did not verify.
     distrusted: AtomicBool,
-    /// Where the frames end, once the segment is sealed.
-    sealed_len: OnceLock<u64>,
+    /// Once the segment is sealed.
+    sealed: OnceLock<Sealed>,
     /// Where the durable frames end: what lies beyond may change.
     settled: Arc<AtomicU64>,
     /// The writer's handle, while the segment is active. One kept for each sealed segment would use them all up.
@@ -70,7 +80,7 @@ impl Segment {
             index: RwLock::default(),
             making_index: Mutex::default(),
             distrusted: AtomicBool::new(false),
-            sealed_len: OnceLock::new(),
+            sealed: OnceLock::new(),
             settled: Arc::default(),
             active: RwLock::default(),
             map: OnceLock::new(),
@@ -99,10 +109,14 @@ impl Segment {
         *self.index.write().unwrap_or_else(PoisonError::into_inner) = Some(index);
     }
 
-    /// The index's file does not verify: it is to be made anew from the segment.
-    pub(crate) fn distrust_index(&self) {
-        self.distrusted.store(true, Ordering::Release);
-        *self.index.write().unwrap_or_else(PoisonError::into_inner) = None;
+    /// An index's file cannot be used: the index is to be made anew from the segment, unless that was done meanwhile. One
+    /// in memory is all there can be.
+    pub(crate) fn distrust_index(&self, bad: &Arc<SegmentIndex>) {
+        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        if bad.memory().is_none() && index.as_ref().is_some_and(|index| Arc::ptr_eq(index, bad)) {
+            self.distrusted.store(true, Ordering::Release);
+            *index = None;
+        }
     }
 
     /// Whether the index's file did not verify.
@@ -126,16 +140,16 @@ impl Segment {
     }
 
     /// No more frames will come.
-    pub(crate) fn seal(&self, len: u64) {
-        self.settle(len);
-        let _first = self.sealed_len.set(len);
+    pub(crate) fn seal(&self, sealed: Sealed) {
+        self.settle(sealed.len);
+        let _first = self.sealed.set(sealed);
         *self.active.write().unwrap_or_else(PoisonError::into_inner) = None;
         *self.settled_map.lock().unwrap_or_else(PoisonError::into_inner) = Bytes::new();
     }
 
-    /// Where the frames end, in a sealed segment.
-    pub(crate) fn sealed_len(&self) -> Option<u64> {
-        self.sealed_len.get().copied()
+    /// How it was sealed, if it was.
+    pub(crate) fn sealed(&self) -> Option<Sealed> {
+        self.sealed.get().copied()
     }
 
     /// Whether what lies before an offset in the map was verified since the store was opened.
@@ -168,7 +182,7 @@ impl Segment {
         // A file that lost its end must not be mapped: touching what is missing would end the process.
         let is_whole =
             || Ok(file.len().map_err(|e| self.fault("read the size of", e))? == self.header.segment_size);
-        if map && self.sealed_len().is_some() && is_whole()? {
+        if map && self.sealed().is_some() && is_whole()? {
             let bytes = file.map(self.header.segment_size).map_err(|e| self.fault("map", e))?;
             return Ok(Window::mapped(self.map.get_or_init(|| bytes).clone()));
         }

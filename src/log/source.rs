@@ -1,22 +1,25 @@
 //! The positions that a cursor reads: of the whole log, of a query, of a stream.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::catalog::Catalog;
-use super::index::key::Kind;
+use super::holds::Start;
 use super::matching::{Direction, OwnedKey, Prepared, matches};
-use crate::error::{Corruption, Damage, Error};
+use crate::error::{Corruption, Damage, Error, ErrorKind};
 use crate::event::{Position, RecordedEvent, Version};
 use crate::query::Query;
 
-/// How many positions are asked of an index at a time.
+/// So many positions are asked of an index at a time by a read.
 const PAGE: usize = 512;
 
 /// Positions of events that match a query, fetched from the indexes some at a time.
 #[derive(Debug)]
 pub(crate) struct QuerySource {
-    query: Prepared,
+    query: Arc<Prepared>,
     direction: Direction,
+    /// How many positions are asked of an index at a time.
+    page: usize,
     /// The first position that has not been looked at.
     next: Position,
     /// Forward, the last position to be looked at.
@@ -32,24 +35,26 @@ pub(crate) struct QuerySource {
 
 impl QuerySource {
     pub(crate) fn forward(catalog: &Catalog, query: &Query, after: Position) -> Self {
-        let query = Prepared::new(query, catalog.hasher);
+        let query = Arc::new(Prepared::new(query, catalog.hasher));
         Self::new(query, Direction::Forward, after.next(), catalog.watermark.get())
     }
 
     pub(crate) fn backward(catalog: &Catalog, query: &Query, before: Position) -> Self {
         let next = before.previous().min(catalog.watermark.get());
-        Self::new(Prepared::new(query, catalog.hasher), Direction::Backward, next, Position::START)
+        let query = Arc::new(Prepared::new(query, catalog.hasher));
+        Self::new(query, Direction::Backward, next, Position::START)
     }
 
-    /// Backward from a position down to one, both inclusive.
-    pub(crate) fn between(query: Prepared, from: Position, down_to: Position) -> Self {
-        Self::new(query, Direction::Backward, from, down_to)
+    /// The last event from a position down to one, both inclusive.
+    pub(crate) fn last_of(query: Arc<Prepared>, from: Position, down_to: Position) -> Self {
+        QuerySource { page: 1, ..Self::new(query, Direction::Backward, from, down_to) }
     }
 
-    fn new(query: Prepared, direction: Direction, next: Position, last: Position) -> Self {
+    fn new(query: Arc<Prepared>, direction: Direction, next: Position, last: Position) -> Self {
         QuerySource {
             query,
             direction,
+            page: PAGE,
             next,
             last,
             segments: VecDeque::new(),
@@ -63,9 +68,20 @@ impl QuerySource {
         self.direction == Direction::Forward
     }
 
+    /// Goes backward down to this position.
+    pub(crate) fn down_to(mut self, first: Position) -> Self {
+        self.last = first;
+        self
+    }
+
     /// Everything up to here has been given or does not match.
     pub(crate) fn looked_to(&self) -> Position {
         self.found.front().map_or_else(|| self.next.previous(), |found| found.previous())
+    }
+
+    /// The event at the position given last could not be read.
+    pub(crate) fn not_read(&mut self, position: Position) {
+        self.found.push_front(position);
     }
 
     pub(crate) fn next_position(&mut self, catalog: &Catalog) -> Option<Result<Position, Error>> {
@@ -157,7 +173,7 @@ impl QuerySource {
         if is_empty {
             return Ok(false);
         }
-        let (query, direction) = (&self.query, self.direction);
+        let (query, direction, page) = (&self.query, self.direction, self.page);
         let (low, high) = (from.min(to), from.max(to));
         let (low, high) = (segment.number(low), segment.number(high));
         let (found, hidden) = catalog.look(segment, |index| {
@@ -178,7 +194,7 @@ impl QuerySource {
                     hidden.to.checked_add(1).filter(|to| *to <= high).map(|to| (high, to))
                 }
             };
-            let found = range.map(|range| matches(index, query, range, direction, PAGE)).transpose()?;
+            let found = range.map(|range| matches(index, query, range, direction, page)).transpose()?;
             Ok((found, hidden.cloned()))
         })?;
         let Some(found) = found else {
@@ -217,14 +233,37 @@ pub(crate) struct StreamSource {
     from: Version,
     /// Whether `from` is the version of an event that was given.
     started: bool,
+    /// The version that the stream had when a backward read was begun.
+    end: Option<Version>,
+    /// As it was when the read began.
+    log_start: Start,
+    /// The stream's version before that: events up to it were removed.
+    removed: Version,
+    /// Why that is not known.
+    removed_unknown: Option<Error>,
     pub(crate) last: Position,
 }
 
 impl StreamSource {
-    pub(crate) fn new(catalog: &Catalog, stream: &str, from: Version, direction: Direction) -> Self {
-        let stream = OwnedKey::new(catalog.hasher, Kind::Stream, stream);
-        let last = catalog.watermark.get();
-        StreamSource { stream, events: None, direction, from, started: false, last }
+    pub(crate) fn new(
+        stream: OwnedKey,
+        from: Version,
+        direction: Direction,
+        last: Position,
+        log_start: &Start,
+    ) -> Self {
+        StreamSource {
+            stream,
+            events: None,
+            direction,
+            from,
+            started: false,
+            end: None,
+            log_start: log_start.clone(),
+            removed: Version::NONE,
+            removed_unknown: None,
+            last,
+        }
     }
 
     pub(crate) fn next_position(&mut self, catalog: &Catalog) -> Option<Result<Position, Error>> {
@@ -237,15 +276,30 @@ impl StreamSource {
         }
         let next = events.next_position(catalog);
         self.events = Some(events);
-        next.or_else(|| self.hidden_rest(catalog).map(Err))
+        next.or_else(|| self.missing_rest(catalog).map(Err))
     }
 
-    fn start(&self, catalog: &Catalog) -> Result<QuerySource, Error> {
-        let query = Prepared::of_key(self.stream.clone());
+    /// The lowest position that may still be read, if that is known.
+    pub(crate) fn place(&self) -> Option<Position> {
+        let events = self.events.as_ref().filter(|_| self.direction == Direction::Forward)?;
+        Some(events.looked_to().next())
+    }
+
+    fn start(&mut self, catalog: &Catalog) -> Result<QuerySource, Error> {
+        match self.log_start.head(&self.stream.key()) {
+            Ok(head) => self.removed = head.unwrap_or_default().version,
+            Err(error) => self.removed_unknown = Some(error),
+        }
+        if self.direction == Direction::Forward && self.from < self.removed {
+            return Err(self.truncated());
+        }
+        let (query, down_to) = (Arc::new(Prepared::of_key(self.stream.clone())), self.log_start.first);
         let (next, last) = match self.direction {
-            Direction::Forward => (catalog.stream_start(&self.stream.key(), self.from)?, self.last),
+            Direction::Forward => {
+                (catalog.stream_start(&self.stream.key(), self.from)?.max(down_to), self.last)
+            }
             Direction::Backward => {
-                (catalog.stream_end(&self.stream.key(), self.from)?.min(self.last), Position::START)
+                (catalog.stream_end(&self.stream.key(), self.from)?.min(self.last), down_to)
             }
         };
         let mut events = QuerySource::new(query, self.direction, next, last);
@@ -253,35 +307,82 @@ impl StreamSource {
         Ok(events)
     }
 
-    /// The error that a read from the stream's end has to give first.
-    pub(crate) fn hidden_end(&self, catalog: &Catalog) -> Option<Error> {
-        catalog.hidden_end(&self.stream.key())
+    /// A backward read knows the version that the stream had when it was begun.
+    pub(crate) fn ending_at(mut self, end: Option<Version>) -> Self {
+        self.end = end;
+        self
     }
 
     /// Takes note of an event of the stream that was read. `None` when it is one that was not asked for.
-    pub(crate) fn check(&mut self, event: RecordedEvent) -> Option<Result<RecordedEvent, Error>> {
+    pub(crate) fn check(
+        &mut self,
+        catalog: &Catalog,
+        event: RecordedEvent,
+    ) -> Option<Result<RecordedEvent, Error>> {
         let version = event.version();
-        let (beyond, follows) = match self.direction {
-            Direction::Forward => (version <= self.from, version == self.from.next()),
-            Direction::Backward => (version >= self.from, !self.started || version.next() == self.from),
+        let beyond = match self.direction {
+            Direction::Forward => version <= self.from,
+            Direction::Backward => version >= self.from,
         };
         if beyond {
             return None;
         }
-        if !follows {
-            return Some(Err(hidden(self.stream.name(), event.position())));
-        }
-        (self.from, self.started) = (version, true);
-        Some(Ok(event))
+        let follows = match self.direction {
+            Direction::Forward => Ok(version == self.from.next()),
+            Direction::Backward if version.next() == self.from => Ok(true),
+            Direction::Backward if self.started => Ok(false),
+            Direction::Backward => self.starts_with(catalog, version),
+        };
+        Some(match follows {
+            Ok(true) => {
+                (self.from, self.started) = (version, true);
+                Ok(event)
+            }
+            Ok(false) => {
+                let unknown = self.removed_unknown.take().filter(|_| !self.started);
+                Err(unknown.unwrap_or_else(|| hidden(self.stream.name(), event.position())))
+            }
+            Err(error) => Err(error),
+        })
     }
 
-    /// Whether damage may hide events beyond the last one given.
-    fn hidden_rest(&self, catalog: &Catalog) -> Option<Error> {
-        match self.direction {
-            Direction::Backward => (self.started && self.from > Version::new(1))
-                .then(|| hidden(self.stream.name(), Position::START)),
-            Direction::Forward => catalog.hidden_end(&self.stream.key()),
+    /// Whether no event is hidden between a version, or none, and the bound that a backward read starts from.
+    fn starts_with(&self, catalog: &Catalog, version: Version) -> Result<bool, Error> {
+        match self.end == Some(version) {
+            true => Ok(true),
+            false => catalog.is_gap_after(&self.stream.key(), version).map(|gap| !gap),
         }
+    }
+
+    /// Why there may be events beyond the last one given: retention has removed them, or damage hides them.
+    fn missing_rest(&mut self, catalog: &Catalog) -> Option<Error> {
+        let first = Version::new(1);
+        match self.direction {
+            Direction::Forward => catalog.hidden_end(&self.stream.key()),
+            Direction::Backward if self.from <= first => None,
+            // Down to the removed ones, or none at all.
+            Direction::Backward if self.removed >= first => {
+                let hidden_between = self.started && self.from > self.removed.next();
+                Some(match hidden_between {
+                    true => hidden(self.stream.name(), Position::START),
+                    false => self.truncated(),
+                })
+            }
+            Direction::Backward => {
+                let whole = if self.started { Ok(false) } else { self.starts_with(catalog, Version::NONE) };
+                let unknown = self.removed_unknown.take();
+                let missing = || unknown.unwrap_or_else(|| hidden(self.stream.name(), Position::START));
+                whole.map_or_else(Some, |whole| (!whole).then(missing))
+            }
+        }
+    }
+
+    fn truncated(&self) -> Error {
+        let (stream, last, first) = (self.stream.name(), self.removed, self.log_start.first);
+        let message = format!(
+            "retention has removed the events of stream {stream:?} up to version {last}: read those after that version"
+        );
+        Error::new(ErrorKind::Truncated { first }, message)
     }
 }
 

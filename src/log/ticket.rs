@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -38,6 +39,8 @@ pub(crate) type Bells = [Bell; 2];
 pub struct Ticket {
     slot: Arc<Slot>,
     bells: Arc<Bells>,
+    /// Which of the bells is rung for it.
+    odd: bool,
 }
 
 impl Ticket {
@@ -46,7 +49,9 @@ impl Ticket {
     /// # Errors
     /// As [`Store::append_batch`](crate::Store::append_batch).
     pub fn wait(self) -> Result<Appended, AppendError> {
-        self.slot.bell(&self.bells).wait(|| self.slot.outcome.get().cloned())
+        let [even, odd] = &*self.bells;
+        let bell = if self.odd { odd } else { even };
+        bell.wait(|| self.slot.outcome.get().cloned())
     }
 }
 
@@ -77,10 +82,13 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// An append in a group, and the ticket for it. `odd` is the parity of the group's number.
-    pub(crate) fn new(request: Request, bells: &Arc<Bells>, odd: bool) -> (Self, Ticket) {
-        let slot = Arc::new(Slot { odd, ..Slot::default() });
-        (Pending { request, outcome: None, slot: slot.clone() }, Ticket { slot, bells: bells.clone() })
+    pub(crate) fn new(request: Request) -> Self {
+        Pending { request, outcome: None, slot: Arc::default() }
+    }
+
+    /// The ticket for it. `odd` is the parity of its group's number.
+    pub(crate) fn ticket(&self, bells: &Arc<Bells>, odd: bool) -> Ticket {
+        Ticket { slot: self.slot.clone(), bells: bells.clone(), odd }
     }
 
     /// Gives the answer. The first one counts. Tasks are woken by this, threads by the bell that is rung next.
@@ -101,18 +109,12 @@ impl Drop for Pending {
 #[derive(Debug, Default)]
 struct Slot {
     outcome: OnceLock<Outcome>,
-    /// Which of the bells is rung for it.
-    odd: bool,
     /// Somebody has been here: the task, with a waker, or the outcome. Of the two the later one sees the earlier.
     visited: AtomicBool,
     waker: Mutex<Option<Waker>>,
 }
 
 impl Slot {
-    fn bell<'a>(&self, [even, odd]: &'a Bells) -> &'a Bell {
-        if self.odd { odd } else { even }
-    }
-
     fn register(&self, waker: &Waker) -> Poll<Outcome> {
         match &mut *self.waker() {
             Some(known) => known.clone_from(waker),
@@ -128,8 +130,10 @@ impl Slot {
     fn complete(&self, outcome: Outcome) {
         if self.outcome.set(outcome).is_ok() && self.visited.swap(true, Ordering::AcqRel) {
             let waker = self.waker().take();
-            if let Some(waker) = waker {
-                waker.wake();
+            // A panic of one task's waker is not to keep the others from being told.
+            let woken = waker.map(|waker| catch_unwind(AssertUnwindSafe(|| waker.wake())));
+            if woken.is_some_and(|woken| woken.is_err()) {
+                tracing::error!("the waker of a task that waits for an append panicked");
             }
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Owned by the committer, behind its lock. Every failure of a write or a sync goes through [`Writer::poison`].
 
+use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,13 +12,17 @@ use super::ahead::Ahead;
 use super::catalog::{Catalog, Reached};
 use super::frame::{CLEAN, CONTROL_FRAME, FrameHeader, SEAL};
 use super::guarding::Decision;
+use super::index::Sealed;
 use super::indexer::Indexer;
+use super::keeper::Chores;
 use super::layout::disk_len;
 use super::mark::{MARK_FILE, Mark};
+use super::outflow::Outflow;
 use super::request::Request;
 use super::segment::{Segment, segment_name};
 use super::segment_header::{SEGMENT_HEADER, SegmentHeader};
 use super::spare::{Blank, Spare};
+use super::syncs::{Pending, Syncs};
 use super::walk::Place;
 use crate::batch::Appended;
 use crate::error::{AppendError, Error, ErrorKind};
@@ -26,6 +31,8 @@ use crate::storage::{Access, File};
 
 /// Unwritten bytes are written when there are so many, whatever the durability asked for.
 const WRITE_AT: usize = 1 << 20;
+/// More memory is not kept for them once it is not needed.
+const MOST_KEPT: usize = 4 * WRITE_AT;
 /// Smaller segments are made when they are needed, and are not zeroed ahead: that takes no time.
 const AHEAD_FROM: u64 = 1 << 20;
 
@@ -40,11 +47,16 @@ pub(crate) struct Writer {
     epoch: u32,
     /// Events up to here are durable.
     durable: Position,
-    /// Frames from `written` up to the place.
+    /// Frames from `written` up to the place. What lies before is written, or under way in `outflow`.
     unwritten: Vec<u8>,
     written: u64,
+    outflow: Arc<Outflow>,
+    /// There may be a write under way.
+    flows: bool,
+    outflows: u64,
     /// Frames before this offset are synced.
     synced: u64,
+    syncs: Arc<Syncs>,
     ahead: Arc<Ahead>,
     wants_zeros: bool,
     mark_file: Arc<dyn File>,
@@ -88,7 +100,11 @@ impl Writer {
             durable,
             unwritten,
             written,
+            outflow: Arc::default(),
+            flows: false,
+            outflows: 0,
             synced: written,
+            syncs: Arc::default(),
             ahead,
             wants_zeros: false,
             mark_file,
@@ -110,7 +126,8 @@ impl Writer {
             return Ok(repeated);
         }
         decision.check_guards(request)?;
-        let versions = decision.versions(request)?;
+        let mut versions = request.take_versions();
+        decision.versions(request, &mut versions)?;
         self.make_room(request.frame_len())?;
         Ok(self.place(request, versions))
     }
@@ -119,23 +136,22 @@ impl Writer {
     fn place(&mut self, request: &mut Request, last_versions: Vec<Version>) -> Appended {
         let first = self.place.next;
         let recorded_at_ns = now_ns();
-        let mut versions = Vec::new();
         if let Some(index) = self.segment.index()
             && let Some(index) = index.memory()
         {
             let mut index = index.write().unwrap_or_else(PoisonError::into_inner);
             index.recorded_at(recorded_at_ns);
-            versions = request.index(&mut index, last_versions, self.place.offset);
+            request.index(&mut index, last_versions, self.place.offset);
             self.index_size = index.size();
         }
         let mut header = FrameHeader::control(0, first, self.durable, self.place.chain, self.epoch);
         header.events = request.events();
         header.body_len = request.body_len();
         header.recorded_at_ns = recorded_at_ns;
-        let frame = request.place(&mut header, &versions, self.segment.header.salt);
+        let frame = request.place(&mut header, self.segment.header.salt);
         self.unwritten.extend_from_slice(frame);
         self.place = self.place.after(&header);
-        let version = versions.last().copied().unwrap_or_default();
+        let version = request.last_version();
         Appended { first, position: header.last(), version, repeated: false }
     }
 
@@ -143,7 +159,9 @@ impl Writer {
     fn make_room(&mut self, frame_len: usize) -> Result<(), Error> {
         let needed = disk_len(frame_len + CONTROL_FRAME);
         let full = self.place.offset + needed > self.segment.header.segment_size;
-        if self.is_sealed() || full || self.index_size >= self.max_index_bytes {
+        // An empty segment is never sealed: the next one would have its name.
+        let large_index = self.index_size > 0 && self.index_size >= self.max_index_bytes;
+        if self.is_sealed() || full || large_index {
             self.roll()?;
         }
         Ok(())
@@ -186,7 +204,7 @@ impl Writer {
         file.write_at(&page, 0).map_err(|e| fault("write the header of", e))?;
         file.sync().map_err(|e| fault("sync", e))?;
         self.spare.give_name(&name).map_err(|e| fault("give its name to", e))?;
-        self.segment.seal(self.place.offset);
+        self.segment.seal(Sealed { len: self.place.offset, chain: self.place.chain });
         let active = Arc::new(Segment::active(header, file.clone()));
         let sealed = std::mem::replace(&mut self.segment, active);
         self.catalog.add(self.segment.clone());
@@ -209,9 +227,9 @@ impl Writer {
         self.place = self.place.after(&header);
     }
 
-    /// Hands every frame to the operating system, in one write.
+    /// Hands every frame to the operating system, in one write, after the one that may be under way.
     pub(crate) fn write(&mut self) -> Result<(), Error> {
-        self.check_alive()?;
+        self.finish_outflow()?;
         if self.unwritten.is_empty() {
             return Ok(());
         }
@@ -221,20 +239,43 @@ impl Writer {
         }
         self.written = self.place.offset;
         self.unwritten.clear();
-        self.unwritten.shrink_to(WRITE_AT);
+        self.unwritten.shrink_to(MOST_KEPT);
         Ok(())
     }
 
-    /// The same, when there is much of it.
+    /// Leaves the write to the keeper, when there is much to write, and goes on with another buffer. Frames that are
+    /// under way count as written: nothing is written or synced before they are.
     pub(crate) fn write_if_large(&mut self) -> Result<(), Error> {
-        if self.unwritten.len() >= WRITE_AT { self.write() } else { Ok(()) }
+        if self.unwritten.len() >= WRITE_AT {
+            let buffer = self.finish_outflow()?;
+            self.ahead.claim(self.place.offset);
+            let bytes = std::mem::replace(&mut self.unwritten, buffer);
+            self.outflow.start(self.file.clone(), bytes, self.written);
+            self.flows = true;
+            self.outflows += 1;
+            self.written = self.place.offset;
+        }
+        Ok(())
+    }
+
+    /// Waits for the write that is under way. Returns an empty buffer.
+    fn finish_outflow(&mut self) -> Result<Vec<u8>, Error> {
+        self.check_alive()?;
+        if !std::mem::take(&mut self.flows) {
+            return Ok(Vec::new());
+        }
+        let finished = self.outflow.finish().map_err(|e| self.segment.fault("write", e));
+        let mut buffer = finished.map_err(|e| self.poison(e))?.unwrap_or_default();
+        buffer.clear();
+        buffer.shrink_to(MOST_KEPT);
+        Ok(buffer)
     }
 
     /// Makes every frame durable.
     pub(crate) fn sync(&mut self) -> Result<(), Error> {
         self.write()?;
         if self.synced < self.written {
-            if let Err(e) = self.file.sync() {
+            if let Err(e) = self.syncs.sync(self.file.as_ref()) {
                 return Err(self.poison(self.segment.fault("sync", e)));
             }
             self.wants_zeros = self.ahead.note_sync(self.written - self.synced);
@@ -242,6 +283,29 @@ impl Writer {
         }
         self.segment.settle(self.place.offset);
         self.durable = self.place.next.previous();
+        Ok(())
+    }
+
+    /// Hands every frame to the operating system, for a sync without the writer; `None` when all are synced.
+    pub(crate) fn begin_sync(&mut self) -> Result<Option<Pending>, Error> {
+        self.write()?;
+        Ok((self.synced < self.written).then(|| Pending {
+            syncs: self.syncs.clone(),
+            file: self.file.clone(),
+            segment: self.segment.clone(),
+            to: self.written,
+            last: self.place.next.previous(),
+        }))
+    }
+
+    /// Takes note of how such a sync ended. Meanwhile there may have been others, and rolls, which sync all before.
+    pub(crate) fn end_sync(&mut self, sync: &Pending, ended: io::Result<()>) -> Result<(), Error> {
+        ended.map_err(|e| self.poison(sync.segment.fault("sync", e)))?;
+        if Arc::ptr_eq(&self.segment, &sync.segment) && self.synced < sync.to {
+            self.synced = sync.to;
+            self.segment.settle(sync.to);
+        }
+        self.durable = self.durable.max(sync.last);
         Ok(())
     }
 
@@ -276,9 +340,14 @@ impl Writer {
         self.wants_zeros
     }
 
-    /// What the keeper needs for that.
-    pub(crate) fn ahead(&self) -> Arc<Ahead> {
-        self.ahead.clone()
+    /// How many writes were left to the keeper.
+    pub(crate) fn outflows(&self) -> u64 {
+        self.outflows
+    }
+
+    /// What the keeper does for the writer.
+    pub(crate) fn chores(&self) -> Chores {
+        Chores { spare: self.spare.clone(), ahead: self.ahead.clone(), outflow: self.outflow.clone() }
     }
 
     /// Syncs, and writes to the mark how far the log is good.
@@ -304,6 +373,14 @@ impl Writer {
         written.map_err(|e| Error::io(format_args!("write {MARK_FILE}"), e))?;
         self.mark = mark;
         Ok(())
+    }
+
+    /// Says where the log starts from now on, in both slots of the mark: one that is damaged does not bring back what
+    /// was removed.
+    pub(crate) fn move_log_start(&mut self, log_start: Position) -> Result<(), Error> {
+        self.sync()?;
+        self.mark.log_start = log_start;
+        self.write_mark(false).and_then(|()| self.write_mark(false)).map_err(|e| self.poison(e))
     }
 
     /// Makes everything durable and says in log and mark that the store was closed.

@@ -48,6 +48,10 @@ pub trait Projection: Send + Sync + 'static {
     const NAME: &'static str;
     /// Raised whenever the fold or its types change.
     const GENERATION: u32;
+    /// Whether the view may be folded from what is left of a log whose first events were removed by
+    /// [`retain`](crate::Store::retain). If not, a projection that would have to start before the log does stops with
+    /// [`Truncated`](crate::ErrorKind::Truncated).
+    const FROM_LOG_START: bool = false;
     /// What rows are found by. At most 1,023 bytes when encoded.
     type Key: Key;
     /// What a row holds. Less than 1 MiB when encoded; a few KiB is what the key-value store likes.

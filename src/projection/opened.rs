@@ -26,6 +26,8 @@ pub(crate) struct ViewHome {
     pub(crate) store_id: Uuid,
     pub(crate) name: &'static str,
     pub(crate) generation: u32,
+    /// Rows may start with what is left of the log.
+    pub(crate) from_log_start: bool,
 }
 
 /// Rows that follow from the log up to their checkpoint.
@@ -41,20 +43,20 @@ impl ViewHome {
     /// Opens the rows. An error is the environment's: a full disk, a missing permission, a held lock.
     pub(super) fn open(&self, catalog: &Arc<Catalog>) -> Result<OpenedRows, Error> {
         let Some(folder) = &self.folder else {
-            return Ok(self.fresh(Arc::new(MemoryRows::new()), None));
+            return Ok(self.fresh(catalog, Arc::new(MemoryRows::new()), None));
         };
         let reason = match self.open_found(folder, catalog) {
             Ok(opened) => return Ok(opened),
             Err(error) if error.kind() == ErrorKind::View => error.to_string(),
             Err(error) => return Err(error),
         };
-        self.renew(&reason)
+        self.renew(catalog, &reason)
     }
 
     /// Sets aside what is there, and starts with no rows.
-    pub(super) fn renew(&self, reason: &str) -> Result<OpenedRows, Error> {
+    pub(super) fn renew(&self, catalog: &Catalog, reason: &str) -> Result<OpenedRows, Error> {
         let Some(folder) = &self.folder else {
-            return Ok(self.fresh(Arc::new(MemoryRows::new()), Some(reason.to_owned())));
+            return Ok(self.fresh(catalog, Arc::new(MemoryRows::new()), Some(reason.to_owned())));
         };
         let reason = format!("{reason}; it is kept in {}", folder.set_aside()?);
         tracing::warn!(
@@ -63,7 +65,7 @@ impl ViewHome {
             reason,
             "a view is built anew from the log"
         );
-        self.begin(SledRows::open(&folder.path(), self.cache_bytes)?, Some(reason))
+        self.begin(catalog, SledRows::open(&folder.path(), self.cache_bytes)?, Some(reason))
     }
 
     fn open_found(&self, folder: &ViewFolder, catalog: &Arc<Catalog>) -> Result<OpenedRows, Error> {
@@ -73,7 +75,7 @@ impl ViewHome {
         let Some(bytes) = rows.get(&META_KEY)? else {
             // What sled cannot read it may take for an empty store.
             return match existed {
-                false => self.begin(rows, None),
+                false => self.begin(catalog, rows, None),
                 true => Err(unfit("its files do not hold what they should".into())),
             };
         };
@@ -94,6 +96,10 @@ impl ViewHome {
         if meta.checkpoint > last {
             return Err(format!("it is at position {}, and the log ends at {last}", meta.checkpoint));
         }
+        let start = catalog.log_start();
+        if self.from_log_start && meta.checkpoint < start.previous() {
+            return Err(format!("it is at position {}, and the log starts at {start}", meta.checkpoint));
+        }
         if meta.checkpoint == Position::START {
             return Ok(());
         }
@@ -108,19 +114,28 @@ impl ViewHome {
     }
 
     /// Says what new rows are before there are any, so that files which say nothing are known to be damaged.
-    fn begin(&self, rows: SledRows, rebuilt_because: Option<String>) -> Result<OpenedRows, Error> {
-        let opened = self.fresh(Arc::new(rows), rebuilt_because);
+    fn begin(
+        &self,
+        catalog: &Catalog,
+        rows: SledRows,
+        rebuilt_because: Option<String>,
+    ) -> Result<OpenedRows, Error> {
+        let opened = self.fresh(catalog, Arc::new(rows), rebuilt_because);
         opened.rows.write(&[(META_KEY.to_vec(), Some(opened.meta.encode()))])?;
         opened.rows.make_durable()?;
         Ok(opened)
     }
 
-    fn fresh(&self, rows: Arc<dyn Rows>, rebuilt_because: Option<String>) -> OpenedRows {
+    fn fresh(&self, catalog: &Catalog, rows: Arc<dyn Rows>, rebuilt_because: Option<String>) -> OpenedRows {
+        let checkpoint = match self.from_log_start {
+            true => catalog.log_start().previous(),
+            false => Position::START,
+        };
         let meta = ViewMeta {
             store_id: self.store_id,
             name: self.name.to_owned(),
             generation: self.generation,
-            checkpoint: Position::START,
+            checkpoint,
             fingerprint: 0,
             rows: 0,
         };

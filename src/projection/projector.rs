@@ -45,6 +45,9 @@ pub(crate) struct Projector {
     state: Arc<ViewState>,
     stop: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Whether the rows are on disk.
+    keeps_rows: bool,
+    from_log_start: bool,
 }
 
 impl Projector {
@@ -62,12 +65,13 @@ impl Projector {
             rebuilds: 0,
             furthest: Position::START,
         };
-        let current = run.serve(opened);
+        let (keeps_rows, current) = (run.home.folder.is_some(), run.serve(opened));
         let thread = std::thread::Builder::new()
             .name(format!("everfold-{}", P::NAME))
             .spawn(move || run.follow(current))
             .map_err(|e| Error::io("start a projector's thread", e))?;
-        Ok(Projector { state, stop, thread: Mutex::new(Some(thread)) })
+        let (thread, from_log_start) = (Mutex::new(Some(thread)), P::FROM_LOG_START);
+        Ok(Projector { state, stop, thread, keeps_rows, from_log_start })
     }
 
     pub(crate) fn state(&self) -> &Arc<ViewState> {
@@ -77,6 +81,19 @@ impl Projector {
     /// Whether it gave up.
     pub(crate) fn has_stopped(&self) -> bool {
         matches!(self.state.state(), ProjectionState::Stopped { .. })
+    }
+
+    /// The checkpoint that the view goes on from after a loss of power, whatever happens: it is made durable. A view in
+    /// memory starts anew, from the log's start unless it may do without.
+    pub(crate) fn durable_checkpoint(&self) -> Position {
+        match (self.keeps_rows, self.from_log_start) {
+            (true, _) => self.state.make_durable().unwrap_or_else(|error| {
+                tracing::warn!(view = self.state.name, %error, "a view is not known to be durable");
+                Position::START
+            }),
+            (false, true) => self.state.checkpoint.get(),
+            (false, false) => Position::START,
+        }
     }
 
     /// Takes the rows away, so that nobody reads them after the store was closed.
@@ -326,7 +343,7 @@ impl<P: Projection> Run<P> {
         }
         self.rebuilds += 1;
         let why = error.to_string();
-        let renewed = self.home.renew(&why);
+        let renewed = self.home.renew(&self.state.catalog, &why);
         match renewed {
             Ok(opened) => Some(self.serve(opened)),
             Err(error) => {

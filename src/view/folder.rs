@@ -111,6 +111,32 @@ pub(crate) fn check_name(name: &str) -> Result<(), Error> {
     )))
 }
 
+/// The names of the views on disk, of whatever generation.
+pub(crate) fn names(root: &Path) -> Result<Vec<String>, Error> {
+    let fault = |e| Error::io(format_args!("list {VIEWS_FOLDER}"), e);
+    let views = match fs::read_dir(root.join(VIEWS_FOLDER)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        views => views.map_err(fault)?,
+    };
+    let mut names = Vec::new();
+    for view in views {
+        let view = view.map_err(fault)?;
+        if !view.file_type().map_err(fault)?.is_dir() {
+            continue;
+        }
+        for generation in fs::read_dir(view.path()).map_err(fault)? {
+            let generation = generation.map_err(fault)?;
+            let is_number = generation.file_name().to_string_lossy().parse::<u32>().is_ok();
+            if is_number && generation.file_type().map_err(fault)?.is_dir() {
+                names.push(view.file_name().to_string_lossy().into_owned());
+                break;
+            }
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
 impl ViewFolder {
     pub(crate) fn new(root: &Path, name: &'static str, generation: u32) -> Self {
         ViewFolder { root: root.to_owned(), name, generation }

@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 use std::thread::Thread;
 use std::time::Instant;
 
+use super::handle::META_KEY;
+use super::meta::ViewMeta;
 use super::rows::Rows;
 use crate::error::{Error, ErrorKind};
 use crate::event::Position;
@@ -121,6 +123,14 @@ impl ViewState {
             _ if self.catalog.is_closed() => closed(),
             _ => Error::new(ErrorKind::View, format!("view {} is being set up anew; try again", self.name)),
         })
+    }
+
+    /// Makes the rows durable. Returns their checkpoint, as they say themselves: others may be put in place meanwhile.
+    pub(crate) fn make_durable(&self) -> Result<Position, Error> {
+        let rows = self.rows()?;
+        let meta = rows.get(&META_KEY)?.and_then(|bytes| ViewMeta::decode(&bytes));
+        rows.make_durable()?;
+        Ok(meta.map_or(Position::START, |meta| meta.checkpoint))
     }
 
     /// A reader met an error: when it is the rows' fault, the projector makes them anew.

@@ -223,3 +223,56 @@ fn an_output_that_nobody_takes_changes_no_exit_code() {
         assert_eq!(output.status.code(), Some(code), "dump {name}");
     }
 }
+
+#[test]
+fn retain_drops_segments_and_the_other_commands_take_what_is_left_for_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |command: &str, arguments: &[&str]| run(&[&[command], arguments].concat(), dir.path());
+    let line = |output: Output| -> serde_json::Value {
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        serde_json::from_str(text(&output.stdout).lines().next().unwrap()).unwrap()
+    };
+    let store = Options::new().segment_size(everfold::MIN_SEGMENT_BYTES).open(dir.path()).unwrap();
+    for n in 0..300 {
+        let stream = if n < 5 { "early" } else { "late" };
+        store.append(stream, Expected::Any, [Event::raw("t", n.to_string())]).unwrap();
+    }
+    let view = store.project(CountAll).unwrap();
+    view.wait_for(store.watermark(), std::time::Duration::from_secs(30)).unwrap();
+    assert_eq!(run("retain", &["--before", "200"]).status.code(), Some(6), "it is open");
+    let told = line(run("retain", &["--before", "200", "--dry-run"]));
+    assert_eq!((&told["segments"], told["dry_run"].as_bool()), (&0.into(), Some(true)));
+    assert!(told["kept_by"].as_str().unwrap().contains("\"count-all\" on disk"));
+    drop(view);
+    store.close().unwrap();
+    drop(store);
+
+    let without = &["--before", "200", "--without-view", "count-all"][..];
+    let told = line(run("retain", &[without, &["--dry-run"]].concat()));
+    let first = told["log_start"].as_u64().unwrap();
+    assert!((150..=200).contains(&first));
+    assert_eq!(line(run("verify", &[]))["events"], 300);
+    let done =
+        run("retain", &[without, &["--format", "table", "--older-than", "4w", "--max-bytes", "1T"]].concat());
+    assert_eq!(done.status.code(), Some(0));
+    assert!(text(&done.stdout).contains(&format!("the log starts at position {first}\n")));
+
+    let verdict = line(run("verify", &[]));
+    assert_eq!((&verdict["events"], &verdict["damage"]), (&(301 - first).into(), &serde_json::json!([])));
+    assert_eq!(line(run("info", &[]))["log_start"], first);
+    assert_eq!(line(run("dump", &[]))["position"], first);
+    assert_eq!(line(run("dump", &["--after", "250"]))["position"], 251);
+    assert_eq!(line(run("streams", &[]))["stream"], "late");
+    assert_eq!(line(run("segments", &[]))["first"], first);
+    for wrong in [&[][..], &["--older-than", "30"], &["--max-bytes", "1X"], &["--before", "x"]] {
+        assert_eq!(run("retain", wrong).status.code(), Some(2), "{wrong:?}");
+    }
+    let base = dir.path().join(format!("log/{first:020}.base"));
+    std::fs::remove_file(base).unwrap();
+    let verdict = run("verify", &[]);
+    assert_eq!(verdict.status.code(), Some(3));
+    assert!(text(&verdict.stdout).contains("versions-lost"));
+    let empty = tempfile::tempdir().unwrap();
+    let none = super::cli::run(&["retain", "--before", "9"], &empty.path().join("none"));
+    assert_eq!(none.status.code(), Some(7));
+}

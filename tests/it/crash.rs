@@ -7,6 +7,7 @@ use std::io;
 
 use everfold::{Durability, ErrorKind, Fault, MemoryStorage, Store};
 
+use crate::ask::Ask;
 use crate::ledger::{Ledger, facts, small};
 
 /// What a life is made of.
@@ -151,6 +152,7 @@ fn check_recovery(ledger: &Ledger, image: &MemoryStorage, at_least: usize, what:
     let found = facts(&recovered);
     assert_eq!(peeked, found, "{what}: read-only shows what a recovery keeps");
     let whole = ledger.check(&found, at_least, what);
+    Ask::check_some(&recovered, &found);
     ledger.keep(whole);
     let again = image.crash(0);
     drop(recovered);
@@ -161,7 +163,9 @@ fn check_recovery(ledger: &Ledger, image: &MemoryStorage, at_least: usize, what:
         let batch = ledger.make(&sizes);
         ledger.append(&store, batch, Durable).unwrap();
     }
-    assert_eq!(facts(&open(&again.crash(0))), ledger.facts(), "{what}: appends after recovery");
+    let last = open(&again.crash(0));
+    assert_eq!(facts(&last), ledger.facts(), "{what}: appends after recovery");
+    Ask::check_some(&last, &ledger.facts());
 }
 
 /// Lives until operation `n` fails and all after it, and returns what is left; `None` when nothing failed.

@@ -4,6 +4,7 @@
 use everfold::{Corruption, Damage, Durability, Error, ErrorKind, Event, Expected, MemoryStorage, Position};
 use everfold::{Store, Version};
 
+use crate::ask::Ask;
 use crate::ledger::{Fact, Ledger, facts, small, try_facts};
 
 const HEADER_PAGE: usize = 4096;
@@ -150,6 +151,16 @@ fn read_all(store: &Store, original: &[Fact], what: &str) -> Outcome {
         );
         let same = |found: Vec<Fact>| found.iter().eq(own.iter().rev().copied());
         assert!(down.is_err() || down.is_ok_and(same), "{what}: {stream}, backward");
+    }
+    for ask in [4, 25].map(Ask::number) {
+        let (query, mut all) = (ask.query(), ask.of(original));
+        let up: Result<Vec<Fact>, Error> =
+            store.read_query(&query, Position::START).map(|e| e.map(|e| Fact::from(&e))).collect();
+        assert!(up.is_err() || up.is_ok_and(|found| found == all), "{what}: {query}");
+        let down: Result<Vec<Fact>, Error> =
+            store.read_query_backward(&query, Position::END).map(|e| e.map(|e| Fact::from(&e))).collect();
+        all.reverse();
+        assert!(down.is_err() || down.is_ok_and(|found| found == all), "{what}: {query}, backward");
     }
     outcome
 }
@@ -429,44 +440,6 @@ fn damage_in_a_sealed_segment_lets_the_store_open_and_fails_the_read_of_that_eve
     let last = victim.facts.last().unwrap();
     let done = store.append(&last.stream, Version::new(last.version), [Event::raw("t", "more")]).unwrap();
     assert_eq!(done.position.get(), last.position + 1);
-}
-
-/// A closed store with an event of stream `hidden` in its first segment, and that event damaged.
-fn with_a_hidden_event() -> MemoryStorage {
-    let storage = MemoryStorage::new();
-    let store = small().open_memory(&storage).unwrap();
-    store.append("hidden", Expected::NoStream, [Event::raw("t", vec![b'h'; 300])]).unwrap();
-    for _ in 0..5 {
-        store.append("seen", Expected::Any, [Event::raw("t", vec![b's'; 1500])]).unwrap();
-    }
-    store.close().unwrap();
-    storage.flip_bit("log/00000000000000000001.seg", at(HEADER_PAGE + 200), 0).unwrap();
-    storage
-}
-
-#[test]
-fn an_index_tells_the_version_of_a_stream_whose_events_are_damaged() {
-    let store = small().open_memory(&with_a_hidden_event()).unwrap();
-    assert!(store.read_stream("hidden", Version::NONE).next().unwrap().is_err());
-    let done = store.append("hidden", Version::new(1), [Event::raw("t", "more")]).unwrap();
-    assert_eq!((done.position.get(), done.version.get()), (7, 2));
-}
-
-#[test]
-fn an_append_to_a_stream_whose_version_the_damage_hides_is_refused() {
-    let storage = with_a_hidden_event();
-    storage.delete("log/00000000000000000001.idx").unwrap();
-    let store = small().open_memory(&storage).unwrap();
-    for expected in [Expected::Any, Expected::NoStream, Expected::Exists, Version::new(1).into()] {
-        let refused = store.append("hidden", expected, [Event::raw("t", "more")]).unwrap_err();
-        assert!(refused.conflict().is_none() && refused.to_string().contains("seg"), "{refused}");
-    }
-    let done = store.append("seen", Version::new(5), [Event::raw("t", "more")]).unwrap();
-    assert_eq!((done.position.get(), done.version.get()), (7, 6));
-    assert!(
-        storage.file("log/00000000000000000001.idx").is_none(),
-        "no index is kept of what cannot be read"
-    );
 }
 
 #[test]

@@ -118,6 +118,46 @@ fn many_deferred_appends_in_many_segments_are_all_there_after_a_sync() {
 }
 
 #[test]
+fn mebibytes_that_are_written_behind_the_appenders_back_are_there_when_it_is_promised() {
+    let big = |durability| Batch::new().event("s", Event::raw("t", vec![7; 700_000])).durability(durability);
+    let storage = MemoryStorage::new();
+    let store = Options::new().segment_size(8 << 20).sync_after(FOR_EVER).open_memory(&storage).unwrap();
+    for n in 1..=40 {
+        let level = if n % 8 == 5 { Durability::Written } else { Durability::Deferred };
+        assert_eq!(store.append_batch(big(level)).unwrap().position.get(), n);
+        if level == Durability::Written {
+            assert_eq!(after_crash(&storage, PROCESS_CRASH), n);
+        }
+    }
+    assert_eq!(store.sync().unwrap().get(), 40);
+    assert_eq!(after_crash(&storage, POWER_LOSS), 40);
+}
+
+#[test]
+fn a_write_that_failed_behind_the_appenders_back_is_told_before_anything_is_promised() {
+    let big = |durability| Batch::new().event("s", Event::raw("t", vec![7; 700_000])).durability(durability);
+    for then in [Durability::Deferred, Durability::Written, Durability::Durable] {
+        let storage = MemoryStorage::new();
+        let store = Options::new().segment_size(8 << 20).sync_after(FOR_EVER).open_memory(&storage).unwrap();
+        append(&store, Durability::Durable);
+        storage.fail_at(storage.operations() + 1, Fault::once(std::io::ErrorKind::Other).short());
+        store.append_batch(big(Durability::Deferred)).unwrap();
+        // Now more than a mebibyte has come together, and is left to the keeper.
+        store.append_batch(big(Durability::Deferred)).unwrap();
+        let failed = (0..4).find_map(|_| store.append_batch(big(then)).err()).unwrap();
+        assert!(
+            matches!(&failed, AppendError::Failed(e) if e.kind() == ErrorKind::Indeterminate),
+            "{failed}"
+        );
+        assert_eq!(store.sync().unwrap_err().kind(), ErrorKind::Poisoned);
+        assert_eq!(readable(&store), 1);
+        for seed in [POWER_LOSS, PROCESS_CRASH, 7] {
+            assert!(after_crash(&storage, seed) >= 1, "what was promised is there");
+        }
+    }
+}
+
+#[test]
 fn after_a_failed_sync_the_outcome_is_unclear_and_the_same_ids_settle_it() {
     for survives in [POWER_LOSS, PROCESS_CRASH] {
         let storage = MemoryStorage::new();

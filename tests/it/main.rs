@@ -7,6 +7,7 @@
 )]
 
 mod append;
+mod ask;
 mod block_on;
 #[cfg(feature = "cli")]
 mod cli;
@@ -14,6 +15,8 @@ mod crash;
 mod damage;
 mod durability;
 mod golden;
+mod guards;
+mod indexes;
 #[cfg(unix)]
 mod kill;
 mod layers;
@@ -21,8 +24,12 @@ mod ledger;
 mod model;
 mod opening;
 mod project;
+mod query;
 mod read;
 mod restart;
+mod retain;
+mod retain_crash;
+mod retain_holds;
 mod sealed;
 mod source;
 mod subscribe;

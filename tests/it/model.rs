@@ -6,6 +6,7 @@ use everfold::{
 };
 use proptest::prelude::*;
 
+use crate::ask::Ask;
 use crate::ledger::{Fact, Ledger, facts, small};
 
 const STREAMS: u8 = 4;
@@ -18,10 +19,10 @@ enum Op {
         durability: Durability,
         expected: Want,
     },
-    /// Events for several streams, and guards on streams.
+    /// Events for several streams, and guards.
     AppendBatch {
         events: Vec<(u8, u16)>,
-        guards: Vec<(u8, Want)>,
+        guards: Vec<Condition>,
         durability: Durability,
     },
     /// A batch that is there, again.
@@ -32,12 +33,43 @@ enum Op {
         after: u8,
         limit: u8,
     },
+    /// Reads what matches a query, both ways.
+    Query {
+        ask: u16,
+        at: u8,
+        limit: u8,
+    },
+    /// Follows a query from where it was followed to before.
+    Follow {
+        ask: u16,
+        events: u8,
+    },
     /// Fills the active segment, so that the next append rolls.
     Roll,
     Sync,
-    Reopen,
-    Crash(u64),
+    Reopen(Care),
+    Crash(u64, Care),
 }
+
+/// What happens to the files of indexes before a store is opened, and how it is opened.
+#[derive(Clone, Copy, Debug)]
+struct Care {
+    /// Two bits for each file: whether it stays, is lost, is damaged, or is cut off.
+    harm: u64,
+    map: bool,
+    max_index_bytes: usize,
+}
+
+/// A guard, as seen from what there is.
+#[derive(Clone, Copy, Debug)]
+enum Condition {
+    Version(u8, Want),
+    /// No event that matches a query after the position so far before the end.
+    NoEvent(u16, u8),
+}
+
+/// What breaks a guard: the last event, and the version of the stream.
+type Broken = (u64, Option<u64>);
 
 /// What an append expects, as seen from the stream's version.
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +120,12 @@ fn op() -> impl Strategy<Value = Op> {
     let (stream, size) = (0..STREAMS, 0..900u16);
     let append = (stream.clone(), prop::collection::vec(size.clone(), 1..4), durability(), want());
     let events = prop::collection::vec((stream.clone(), size), 1..5);
-    let guards = prop::collection::vec((stream, want()), 0..3);
+    let condition = prop_oneof![
+        2 => (stream, want()).prop_map(|(stream, want)| Condition::Version(stream, want)),
+        2 => (any::<u16>(), 0..6u8).prop_map(|(ask, back)| Condition::NoEvent(ask, back)),
+        1 => any::<u16>().prop_map(|ask| Condition::NoEvent(ask, u8::MAX)),
+    ];
+    let guards = prop::collection::vec(condition, 0..3);
     let seed = prop_oneof![Just(0), Just(u64::MAX), any::<u64>()];
     let index = any::<prop::sample::Index>;
     prop_oneof![
@@ -98,11 +135,45 @@ fn op() -> impl Strategy<Value = Op> {
         2 => index().prop_map(Op::Resubmit),
         1 => index().prop_map(Op::ResubmitWithAnother),
         4 => (any::<u8>(), 0..20u8).prop_map(|(after, limit)| Op::Read { after, limit }),
+        6 => (any::<u16>(), any::<u8>(), 0..20u8).prop_map(|(ask, at, limit)| Op::Query { ask, at, limit }),
+        2 => (0..4u16, 0..9u8).prop_map(|(ask, events)| Op::Follow { ask, events }),
         1 => Just(Op::Roll),
         1 => Just(Op::Sync),
-        2 => Just(Op::Reopen),
-        2 => seed.prop_map(Op::Crash),
+        2 => care().prop_map(Op::Reopen),
+        2 => (seed, care()).prop_map(|(seed, care)| Op::Crash(seed, care)),
     ]
+}
+
+fn care() -> impl Strategy<Value = Care> {
+    let harm = prop_oneof![2 => Just(0), 1 => Just(0x5555_5555_5555_5555), 2 => any::<u64>()];
+    let max_index_bytes = prop_oneof![3 => Just(128 << 20), 1 => Just(3000), 1 => Just(1)];
+    (harm, any::<bool>(), max_index_bytes).prop_map(|(harm, map, max_index_bytes)| Care {
+        harm,
+        map,
+        max_index_bytes,
+    })
+}
+
+impl Care {
+    fn harm(self, storage: &MemoryStorage) {
+        let is_index = |name: &String| name.ends_with(".idx") || name.ends_with(".keys");
+        for (n, name) in storage.files().into_iter().filter(is_index).enumerate() {
+            let harm = self.harm.rotate_right(u32::try_from(n * 2).unwrap());
+            let len = u64::try_from(storage.file(&name).unwrap().len()).unwrap();
+            match harm % 4 {
+                0 => {}
+                1 => storage.delete(&name).unwrap(),
+                2 => storage.flip_bit(&name, harm % len, 3).unwrap(),
+                _ => storage.truncate(&name, harm % len).unwrap(),
+            }
+        }
+    }
+
+    fn open(self, storage: &MemoryStorage) -> Store {
+        self.harm(storage);
+        let options = small().map_segments(self.map).max_index_bytes(self.max_index_bytes);
+        options.open_memory(storage).unwrap()
+    }
 }
 
 /// A store and the plain list.
@@ -110,6 +181,8 @@ struct Twin {
     storage: MemoryStorage,
     store: Store,
     model: Ledger,
+    /// How far each of some queries was followed.
+    followed: [u64; 4],
 }
 
 fn request(batch: &[Fact]) -> Batch {
@@ -123,36 +196,67 @@ fn name(stream: u8) -> String {
 impl Twin {
     fn new() -> Self {
         let storage = MemoryStorage::new();
-        Twin { store: small().open_memory(&storage).unwrap(), storage, model: Ledger::default() }
+        let store = small().open_memory(&storage).unwrap();
+        Twin { store, storage, model: Ledger::default(), followed: [0; 4] }
     }
 
     fn act(&mut self, op: &Op) {
         match op {
             Op::Append { stream, sizes, durability, expected } => {
                 let events: Vec<_> = sizes.iter().map(|size| (*stream, *size)).collect();
-                self.append(&events, &[(*stream, *expected)], *durability);
+                self.append(&events, &[Condition::Version(*stream, *expected)], *durability);
             }
             Op::AppendBatch { events, guards, durability } => self.append(events, guards, *durability),
             Op::Resubmit(index) => self.resubmit(index, false),
             Op::ResubmitWithAnother(index) => self.resubmit(index, true),
             Op::Read { after, limit } => self.read(u64::from(*after), u64::from(*limit)),
+            Op::Query { ask, at, limit } => {
+                Ask::number(*ask).check(&self.store, &self.seen(), u64::from(*at), usize::from(*limit));
+            }
+            Op::Follow { ask, events } => self.follow(*ask, usize::from(*events)),
             Op::Roll => self.append(&[(0, 3800)], &[], Durability::Deferred),
             Op::Sync => {
                 assert_eq!(self.store.sync().unwrap().get(), self.model.len());
                 self.model.acknowledge(Durability::Durable);
             }
-            Op::Reopen => {
+            Op::Reopen(care) => {
                 self.store.close().unwrap();
                 self.model.acknowledge(Durability::Durable);
-                self.store = small().open_memory(&self.storage).unwrap();
+                self.store = care.open(&self.storage);
                 assert!(self.store.recovery().clean, "{}", self.store.recovery());
                 assert_eq!(facts(&self.store), self.model.facts());
             }
-            Op::Crash(seed) => self.crash(*seed),
+            Op::Crash(seed, care) => self.crash(*seed, *care),
         }
     }
 
-    fn append(&mut self, events: &[(u8, u16)], guards: &[(u8, Want)], durability: Durability) {
+    /// The events that readers have to see: those that are durable.
+    fn seen(&self) -> Vec<Fact> {
+        let last = self.store.watermark().get();
+        self.model.facts().into_iter().filter(|fact| fact.position <= last).collect()
+    }
+
+    /// What matches comes, in order, and the checkpoint passes all that was given and nothing that was not.
+    fn follow(&mut self, ask: u16, events: usize) {
+        let (seen, from) = (self.seen(), self.followed[usize::from(ask)]);
+        let ask_of = Ask::number(ask * 97 + 4);
+        let mut expected = seen.iter().filter(|fact| fact.position > from && ask_of.matches(fact)).peekable();
+        let mut subscription = self.store.subscribe_query(&ask_of.query(), Position::new(from));
+        for _ in 0..events {
+            let event =
+                subscription.next_timeout(std::time::Duration::ZERO).map(|event| Fact::from(&event.unwrap()));
+            assert_eq!(event.as_ref(), expected.next());
+            let checkpoint = subscription.checkpoint().unwrap().get();
+            assert!(event.as_ref().is_none_or(|event| event.position <= checkpoint));
+            assert!(expected.peek().is_none_or(|next| checkpoint < next.position));
+            if event.is_none() {
+                assert_eq!(checkpoint, from.max(self.store.watermark().get()));
+            }
+            self.followed[usize::from(ask)] = checkpoint;
+        }
+    }
+
+    fn append(&mut self, events: &[(u8, u16)], guards: &[Condition], durability: Durability) {
         let sizes: Vec<usize> = events.iter().map(|(_, size)| usize::from(*size)).collect();
         let mut batch = self.model.make(&sizes);
         let versions: Vec<u64> = (0..STREAMS).map(|stream| self.model.version(&name(stream))).collect();
@@ -162,10 +266,26 @@ impl Twin {
             *version += 1;
             (fact.stream, fact.version) = (name(*stream), *version);
         }
-        let guarded = guards.iter().fold(request(&batch), |request, (stream, want)| {
-            request.guard(Guard::version(name(*stream), want.expected(versions[usize::from(*stream)])))
-        });
-        let broken = guards.iter().find(|(stream, want)| !want.holds(versions[usize::from(*stream)]));
+        let all = self.model.facts();
+        let guards: Vec<(Guard, Option<Broken>)> = guards
+            .iter()
+            .map(|condition| match condition {
+                Condition::Version(stream, want) => {
+                    let (stream, version) = (name(*stream), versions[usize::from(*stream)]);
+                    let last = all.iter().rev().find(|fact| fact.stream == stream);
+                    let broken = (last.map_or(0, |last| last.position), Some(version));
+                    (Guard::version(stream, want.expected(version)), (!want.holds(version)).then_some(broken))
+                }
+                Condition::NoEvent(ask, back) => {
+                    let (ask, after) = (Ask::number(*ask), self.model.len().saturating_sub(u64::from(*back)));
+                    let last = ask.of(&all).pop().filter(|last| last.position > after);
+                    let broken = last.map(|last| (last.position, None));
+                    (Guard::no_event(ask.query(), Position::new(after)), broken)
+                }
+            })
+            .collect();
+        let guarded = guards.iter().fold(request(&batch), |request, (guard, _)| request.guard(guard.clone()));
+        let broken = guards.iter().zip(0..).find(|((_, broken), _)| broken.is_some());
         let got = self.store.append_batch(guarded.durability(durability));
         match (broken, got) {
             (None, Ok(done)) => {
@@ -175,10 +295,12 @@ impl Twin {
                 self.model.batches.push(batch);
                 self.model.acknowledge(durability);
             }
-            (Some((stream, want)), Err(AppendError::Conflict(Conflict { guard, actual, .. }))) => {
-                let version = versions[usize::from(*stream)];
-                assert_eq!(guard, Guard::version(name(*stream), want.expected(version)));
-                assert_eq!(actual, Some(Version::new(version)));
+            (
+                Some(((guard, Some((last, version))), first)),
+                Err(AppendError::Conflict(Conflict { guard: told, number, position, actual, .. })),
+            ) => {
+                assert_eq!((&told, number), (guard, first));
+                assert_eq!((position.get(), actual), (*last, version.map(Version::new)));
             }
             (broken, got) => unreachable!("broken guard: {broken:?}, outcome: {got:?}"),
         }
@@ -230,13 +352,15 @@ impl Twin {
         }
     }
 
-    fn crash(&mut self, seed: u64) {
+    fn crash(&mut self, seed: u64, care: Care) {
         let served = self.model.check(&facts(&self.store), self.model.durable, "before the crash");
         self.storage = self.storage.crash(seed);
-        self.store = small().open_memory(&self.storage).unwrap();
+        self.store = care.open(&self.storage);
         let at_least = if seed == u64::MAX { self.model.written.max(served) } else { served };
         let whole = self.model.check(&facts(&self.store), at_least, "after the crash");
         self.model.keep(whole);
+        // What was served is durable.
+        assert!(self.followed.iter().all(|followed| *followed <= self.model.len()));
     }
 }
 
@@ -249,6 +373,7 @@ proptest! {
         ops.iter().for_each(|op| twin.act(op));
         twin.act(&Op::Sync);
         twin.act(&Op::Read { after: 0, limit: 255 });
-        twin.act(&Op::Reopen);
+        twin.act(&Op::Reopen(Care { harm: 0, map: true, max_index_bytes: 128 << 20 }));
+        (0..12).for_each(|ask| twin.act(&Op::Query { ask: ask * 53, at: 9, limit: 5 }));
     }
 }

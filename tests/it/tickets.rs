@@ -279,6 +279,54 @@ fn what_a_ticket_acknowledged_survives_a_loss_of_power_at_any_operation() {
     }
 }
 
+/// In segments that are large enough for zeros to be written ahead, by a thread that works at its own pace.
+#[test]
+fn zeros_written_ahead_never_cost_an_acknowledged_event() {
+    let options = Options::new().segment_size(1 << 20);
+    let life = |storage: &MemoryStorage| {
+        let Ok(store) = options.open_memory(storage) else { return 0 };
+        let append = |_: &u64| {
+            let batch = Batch::new().event("s", Event::raw("t", vec![7; 5000]));
+            store.append_batch(batch).is_ok()
+        };
+        u64::try_from((0..450).take_while(append).count()).unwrap()
+    };
+    let storage = MemoryStorage::new();
+    assert_eq!(life(&storage), 450, "two rolls");
+    let operations = storage.operations();
+    assert!(operations > 900 + 6, "zeros were written: {operations}");
+    for n in (1..operations).step_by(37) {
+        let storage = MemoryStorage::new();
+        let fault = Fault::from_then_on(std::io::ErrorKind::Other);
+        storage.fail_at(n, if n % 2 == 0 { fault } else { fault.short() });
+        let acknowledged = life(&storage);
+        for seed in [0, u64::MAX, n] {
+            let store = options.open_memory(&storage.crash(seed)).unwrap();
+            let found = u64::try_from(store.read(Position::START).map(Result::unwrap).count()).unwrap();
+            assert!((acknowledged..=acknowledged + 1).contains(&found), "operation {n}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_waker_that_panics_keeps_nobody_else_from_being_told() {
+    struct Panics;
+    impl std::task::Wake for Panics {
+        fn wake(self: std::sync::Arc<Self>) {
+            panic!("meant");
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let waker = Waker::from(std::sync::Arc::new(Panics));
+    let mut tickets: Vec<_> = (0..100).map(|_| store.submit(on("s")).unwrap()).collect();
+    for ticket in &mut tickets {
+        let _either = Pin::new(ticket).poll(&mut Context::from_waker(&waker));
+    }
+    tickets.into_iter().zip(1..).for_each(|(ticket, n)| assert_eq!(ticket.wait().unwrap().position.get(), n));
+    store.close().unwrap();
+}
+
 #[test]
 fn a_store_whose_last_handle_is_dropped_by_a_woken_task_closes() {
     use std::sync::{Arc, Mutex};

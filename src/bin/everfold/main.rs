@@ -1,11 +1,12 @@
 //! `everfold`: looks into the directory of an event store.
 //!
-//! Every command can be used while an application has the store open: none takes a lock, writes a byte or maps a
-//! file. Damaged files are told of, not stumbled over.
+//! Every command but `retain` can be used while an application has the store open: none takes a lock, writes a byte or
+//! maps a file. Damaged files are told of, not stumbled over.
 
 mod dump;
 mod overview;
 mod render;
+mod retain;
 mod streams;
 mod verify;
 
@@ -25,10 +26,10 @@ Exit codes:
   2  the command line is wrong
   3  corruption inside the log, as far as the command reads it (verify reads all of it)
   4  only a torn tail: what a crash left of a write that was never acknowledged
-  6  another process has the store open for writing (no command of this version needs the lock)
+  6  another process has the store open for writing (retain needs the lock, except for a dry run)
   7  there is no store, or no such file, at the path
 
-Every command works while an application has the store open: nothing is locked, written or mapped.";
+Every command but retain works while an application has the store open: nothing is locked, written or mapped.";
 
 /// Look into the directory of an everfold event store.
 #[derive(Parser)]
@@ -52,6 +53,8 @@ enum Command {
     Streams(streams::Arguments),
     /// The views, as their projectors last noted their state.
     Views(Plain),
+    /// Drops the oldest segments of the log. The only command that changes a store.
+    Retain(retain::Arguments),
 }
 
 /// What every command takes.
@@ -120,6 +123,7 @@ fn main() -> ExitCode {
         Command::Verify(plain) => verify::run(&plain),
         Command::Streams(arguments) => streams::run(&arguments),
         Command::Views(plain) => overview::views(&plain),
+        Command::Retain(arguments) => retain::run(&arguments),
     };
     match result {
         Ok(outcome) => outcome.into(),

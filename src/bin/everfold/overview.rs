@@ -19,6 +19,7 @@ pub(crate) fn info(plain: &Plain) -> Result<Outcome, Failure> {
         ("format", json!(format!("{}.{}", store.format_major, store.format_minor))),
         ("created", json!(time(store.created_ns))),
         ("state", json!(if store.clean { "closed" } else { "open, or not closed" })),
+        ("log start", json!(store.log_start.get())),
         ("last position", json!(last)),
         ("durable by the mark", json!(store.marked.map(|marked| marked.get()))),
         ("segments", json!(store.segments)),

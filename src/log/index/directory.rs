@@ -9,7 +9,7 @@
 //!    48 salt of the last segment u64                  56 its sealed length u64
 //!    64 lowest event id (16)    80 highest event id (16)
 //!    96 names: entries u64 · first u32 · buckets u32 · pages u32
-//!   116 ids:   entries u64 · first u32 · buckets u32 · pages u32
+//!   116 ids:   entries u64 · first u32 · buckets u32 · pages u32             136 its chain value after the seal u32
 //!   names, ids: tables of hash u64 · segment u32, counted from the first; of one hash the latest segment first
 //! ```
 
@@ -18,7 +18,8 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::file::{IndexFile, XXH3, id_entry, put_table, table_at};
+use super::Sealed;
+use super::file::{IndexFile, XXH3, id_entry, page_tag, put_table, table_at};
 use super::pages::{IndexFault, PAGE, PageSink, Pages, Source};
 use super::table::{Placement, Table, TableCursor, TableWriter};
 use crate::log::layout::{FORMAT_MAJOR, FORMAT_MINOR, bytes_at, disk_len, put, u16_at, u32_at, u64_at};
@@ -30,7 +31,7 @@ pub(crate) const FAN_IN: u64 = 4;
 pub(crate) const MAX_SEGMENTS: u64 = 4096;
 pub(crate) const ENTRY: usize = 12;
 const MAGIC: [u8; 8] = *b"EVFOLKEY";
-const HEADER: usize = 136;
+const HEADER: usize = 144;
 
 /// The segments that a directory is of. The last one's header follows from those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +41,7 @@ pub(crate) struct Span {
     pub(crate) start: u64,
     pub(crate) segments: u64,
     pub(crate) last_salt: u64,
-    pub(crate) last_sealed_len: u64,
+    pub(crate) last_sealed: Sealed,
 }
 
 impl Span {
@@ -49,8 +50,8 @@ impl Span {
         self.start.saturating_add(self.segments)
     }
 
-    fn tag(&self) -> u64 {
-        self.last_salt ^ self.last_sealed_len ^ self.segments.rotate_left(48)
+    pub(super) fn tag(&self) -> u64 {
+        page_tag(self.last_salt, self.last_sealed) ^ self.segments.rotate_left(48)
     }
 }
 
@@ -82,7 +83,8 @@ impl Header {
         put(&mut page, 40, &u32::try_from(span.segments).unwrap_or(u32::MAX).to_le_bytes());
         put(&mut page, 44, &self.pages.to_le_bytes());
         put(&mut page, 48, &span.last_salt.to_le_bytes());
-        put(&mut page, 56, &span.last_sealed_len.to_le_bytes());
+        put(&mut page, 56, &span.last_sealed.len.to_le_bytes());
+        put(&mut page, 136, &span.last_sealed.chain.to_le_bytes());
         put(&mut page, 64, self.range.0.as_bytes());
         put(&mut page, 80, self.range.1.as_bytes());
         for (at, counted) in [(96, &self.names), (116, &self.ids)] {
@@ -100,7 +102,8 @@ impl Header {
             && u64_at(page, 32) == Some(span.start)
             && u32_at(page, 40).map(u64::from) == Some(span.segments)
             && u64_at(page, 48) == Some(span.last_salt)
-            && u64_at(page, 56) == Some(span.last_sealed_len);
+            && u64_at(page, 56) == Some(span.last_sealed.len)
+            && u32_at(page, 136) == Some(span.last_sealed.chain);
         is_ours.then_some(())?;
         let counted =
             |at: usize| Some(Counted { entries: u64_at(page, at)?, table: table_at(page, at + 8, ENTRY)? });
@@ -136,6 +139,9 @@ impl Directory {
         let Some(page) = Pages::first(&source)? else { return Ok(None) };
         let Some(header) = Header::decode(&page, &span) else { return Ok(None) };
         if Pages::len(&source)? != u64::from(header.pages) * disk_len(PAGE) {
+            return Ok(None);
+        }
+        if ![header.names, header.ids].iter().all(|c| c.table.fits(header.pages, c.entries)) {
             return Ok(None);
         }
         let pages = Pages::new(source, span.tag(), header.pages);
@@ -285,7 +291,7 @@ impl<'a> Plan<'a> {
     pub(crate) fn new(parts: &'a [Part], span: Span) -> Result<Self, IndexFault> {
         let mut first = 1;
         let mut measure = |which: Which| -> Result<Counted, IndexFault> {
-            let entries = parts.iter().map(|part| part.counted(which).entries).sum();
+            let entries = parts.iter().map(|part| part.counted(which).entries).fold(0, u64::saturating_add);
             let mut placement = Placement::new(entries, ENTRY);
             merge(parts, &span, which, |hash, _| {
                 placement.count(hash);

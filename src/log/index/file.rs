@@ -7,7 +7,7 @@
 //!    56 events u32 · keys u32   64 earliest time ns u64                 72 latest time ns u64
 //!    80 lowest event id (16)    96 highest event id (16)
 //!   112 pages u32 · places u32  120 names u32 · postings u32            128 key table: first u32 · buckets u32 · pages u32
-//!   140 id table: first u32 · buckets u32 · pages u32
+//!   140 id table: first u32 · buckets u32 · pages u32        152 chain value after the seal u32
 //!   places:    frame u32 · record u32, for each event, offsets / 8
 //!   names:     the names of all keys, end to end
 //!   postings:  numbers of events u32, ascending, of each key that has more than two
@@ -23,7 +23,7 @@ use uuid::Uuid;
 use super::key::Key;
 use super::pages::{IndexFault, PAGE, Pages, Source};
 use super::table::Table;
-use super::{Found, Lookup, Place};
+use super::{Found, Lookup, Place, Sealed};
 use crate::event::{Position, Version};
 use crate::log::layout::{
     ALIGN, FORMAT_MAJOR, FORMAT_MINOR, bytes_at, disk_len, memory_len, put, u16_at, u32_at, u64_at,
@@ -44,14 +44,19 @@ pub(crate) struct Identity {
     pub(crate) store_id: Uuid,
     pub(crate) first: Position,
     pub(crate) salt: u64,
-    pub(crate) sealed_len: u64,
+    pub(crate) sealed: Sealed,
 }
 
 impl Identity {
     /// What ties a page to this segment's index.
     pub(crate) fn tag(&self) -> u64 {
-        self.salt ^ self.sealed_len
+        page_tag(self.salt, self.sealed)
     }
+}
+
+/// What ties the pages of a file to the segment that was sealed with this.
+pub(super) fn page_tag(salt: u64, sealed: Sealed) -> u64 {
+    salt ^ sealed.len ^ (u64::from(sealed.chain) << 32)
 }
 
 /// What page 0 tells.
@@ -81,7 +86,7 @@ impl Header {
         put(&mut page, 16, identity.store_id.as_bytes());
         put(&mut page, 32, &identity.first.get().to_le_bytes());
         put(&mut page, 40, &identity.salt.to_le_bytes());
-        put(&mut page, 48, &identity.sealed_len.to_le_bytes());
+        put(&mut page, 48, &identity.sealed.len.to_le_bytes());
         put(&mut page, 56, &self.events.to_le_bytes());
         put(&mut page, 60, &self.keys.to_le_bytes());
         put(&mut page, 64, &self.times.0.to_le_bytes());
@@ -94,6 +99,7 @@ impl Header {
         put(&mut page, 124, &self.postings.to_le_bytes());
         put_table(&mut page, 128, &self.key_table);
         put_table(&mut page, 140, &self.id_table);
+        put(&mut page, 152, &identity.sealed.chain.to_le_bytes());
         page
     }
 
@@ -105,7 +111,8 @@ impl Header {
             && bytes_at(page, 16) == Some(*identity.store_id.as_bytes())
             && u64_at(page, 32) == Some(identity.first.get())
             && u64_at(page, 40) == Some(identity.salt)
-            && u64_at(page, 48) == Some(identity.sealed_len);
+            && u64_at(page, 48) == Some(identity.sealed.len)
+            && u32_at(page, 152) == Some(identity.sealed.chain);
         is_ours.then_some(())?;
         Some(Header {
             events: u32_at(page, 56)?,
@@ -119,6 +126,16 @@ impl Header {
             key_table: table_at(page, 128, KEY_ENTRY)?,
             id_table: table_at(page, 140, ID_ENTRY)?,
         })
+    }
+}
+
+impl Header {
+    /// Whether the parts lie in the file and have room for what they are said to hold.
+    fn is_sound(&self) -> bool {
+        let places = self.events.div_ceil(u32::try_from(PLACES_PER_PAGE).unwrap_or(1));
+        self.key_table.fits(self.pages, self.keys.into())
+            && self.id_table.fits(self.pages, self.events.into())
+            && self.places.checked_add(places).is_some_and(|end| end <= self.pages)
     }
 }
 
@@ -160,6 +177,9 @@ impl IndexFile {
         if Pages::len(&source)? != u64::from(header.pages) * disk_len(PAGE) {
             return Ok(None);
         }
+        if !header.is_sound() {
+            return Ok(None);
+        }
         let pages = Pages::new(source, identity.tag(), header.pages);
         Ok(Some(IndexFile { header, pages }))
     }
@@ -168,19 +188,21 @@ impl IndexFile {
     pub(crate) fn excludes(&self, id: Uuid) -> bool {
         !matches!(self.header.ids, (Some(low), Some(high)) if (low..=high).contains(&id))
     }
+}
 
-    fn found(&self, entry: &[u8]) -> Option<Found> {
-        let count = u32_at(entry, 16)?;
-        let base = Version::new(u64_at(entry, 36)?);
-        Some(Found {
-            count,
-            first: u32_at(entry, 20)?,
-            last: u32_at(entry, 24)?,
-            at: u64_at(entry, 28)?,
-            base,
-            version: Version::new(base.get().saturating_add(u64::from(count))),
-        })
-    }
+/// What an entry of the key table tells of its name; `None` when it makes no sense in an index of so many events.
+pub(super) fn found(entry: &[u8], events: u32) -> Option<Found> {
+    let (count, first, last) = (u32_at(entry, 16)?, u32_at(entry, 20)?, u32_at(entry, 24)?);
+    let base = Version::new(u64_at(entry, 36)?);
+    let is_sound = count > 0 && first <= last && last < events && count <= events;
+    is_sound.then_some(Found {
+        count,
+        first,
+        last,
+        at: u64_at(entry, 28)?,
+        base,
+        version: Version::new(base.get().saturating_add(u64::from(count))),
+    })
 }
 
 impl Lookup for IndexFile {
@@ -196,7 +218,10 @@ impl Lookup for IndexFile {
                 return true;
             };
             match self.pages.has(self.header.names, name.into(), key.name) {
-                Ok(true) => found = self.found(entry),
+                Ok(true) => match self::found(entry, self.header.events) {
+                    Some(sound) => found = Some(sound),
+                    None => fault = Some(IndexFault::Damaged(self.header.key_table.first)),
+                },
                 Ok(false) => {}
                 Err(error) => fault = Some(error),
             }
@@ -208,8 +233,12 @@ impl Lookup for IndexFile {
     fn posting(&self, found: &Found, at: u32) -> Result<u32, IndexFault> {
         match at {
             0 => Ok(found.first),
-            at if at + 1 == found.count => Ok(found.last),
-            at => self.pages.number(self.header.postings, found.at.saturating_add(at.into())),
+            at if at == found.count - 1 => Ok(found.last),
+            at => {
+                let number = self.pages.number(self.header.postings, found.at.saturating_add(at.into()))?;
+                let is_sound = (found.first..=found.last).contains(&number);
+                is_sound.then_some(number).ok_or(IndexFault::Damaged(self.header.postings))
+            }
         }
     }
 

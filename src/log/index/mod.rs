@@ -4,11 +4,14 @@
 //! segment, in pages ([`pages`], [`table`]) beside it; [`directory`] tells which segments have a name or an id, for
 //! many segments at a time; [`key`] is what all of them are asked for. An index is never evidence of what the log
 //! holds, only the way to it: it is made from the segment, bound to it by salt and length, and made again when it is
-//! missing or does not verify.
+//! missing or does not verify. Only [`base`], which tells of segments that are gone, cannot be made again.
 
+pub(crate) mod base;
 pub(crate) mod directory;
 pub(crate) mod encode;
 pub(crate) mod file;
+#[cfg(test)]
+mod hostile_tests;
 pub(crate) mod key;
 pub(crate) mod memory;
 pub(crate) mod pages;
@@ -68,6 +71,15 @@ pub(crate) struct Place {
     pub(crate) frame: u64,
     /// The offset of its record.
     pub(crate) record: u64,
+}
+
+/// The end of a sealed segment, to which its index is bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sealed {
+    /// Where the frames end.
+    pub(crate) len: u64,
+    /// The chain value after the seal, in which all frames up to there have a part.
+    pub(crate) chain: u32,
 }
 
 /// The index of a segment.

@@ -221,6 +221,20 @@ impl Pages {
         Ok(true)
     }
 
+    /// Bytes at a place in a stream of bytes.
+    pub(crate) fn bytes(&self, first: u32, at: u64, len: usize) -> Result<Vec<u8>, IndexFault> {
+        let payload = disk_len(PAYLOAD);
+        let mut bytes = Vec::with_capacity(len.min(PAYLOAD));
+        while bytes.len() < len {
+            let at = at.saturating_add(disk_len(bytes.len()));
+            let page = u32::try_from(at / payload).ok().and_then(|page| first.checked_add(page));
+            let page = self.page(page.ok_or(IndexFault::Damaged(u32::MAX))?)?;
+            let here = page.get(memory_len(at % payload)..).unwrap_or_default();
+            bytes.extend_from_slice(here.get(..len - bytes.len()).unwrap_or(here));
+        }
+        Ok(bytes)
+    }
+
     /// A number of a list of 32-bit numbers that starts with a page.
     pub(crate) fn number(&self, first: u32, at: u64) -> Result<u32, IndexFault> {
         const PER_PAGE: u64 = 1023;
@@ -232,9 +246,18 @@ impl Pages {
 }
 
 /// The payload of a page that verifies.
-fn check(page: &[u8], tag: u64, number: u32) -> Option<&[u8]> {
+pub(super) fn check(page: &[u8], tag: u64, number: u32) -> Option<&[u8]> {
     let (payload, crc) = page.split_at_checked(PAYLOAD)?;
     (page.len() == PAGE && u32_at(crc, 0) == Some(page_crc(tag, number, payload))).then_some(payload)
+}
+
+/// Makes the checksums of all pages right.
+#[cfg(test)]
+pub(super) fn seal_again(file: &mut [u8], tag: u64) {
+    for (number, page) in (0..).zip(file.chunks_exact_mut(PAGE)) {
+        let (payload, crc) = page.split_at_mut(PAYLOAD);
+        crc.copy_from_slice(&page_crc(if number == 0 { 0 } else { tag }, number, payload).to_le_bytes());
+    }
 }
 
 #[cfg(test)]

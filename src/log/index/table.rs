@@ -131,6 +131,13 @@ pub(crate) struct Table {
 }
 
 impl Table {
+    /// Whether it lies in a file of so many pages, after the first, and has room for so many entries.
+    pub(crate) fn fits(&self, pages: u32, entries: u64) -> bool {
+        let end = u64::from(self.first) + u64::from(self.pages);
+        let room = u64::from(self.pages) * u64::try_from(per_page(self.entry_len)).unwrap_or_default();
+        self.first > 0 && end <= u64::from(pages) && entries <= room
+    }
+
     /// Hands each entry with a hash to `visit`, in the order in which they were added, until it wants no more.
     pub(crate) fn find(
         &self,

@@ -1,15 +1,17 @@
 //! What a user appends and what a reader gets back.
 
-use std::cell::Cell;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+mod id;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use uuid::{Builder, Uuid};
+use uuid::Uuid;
 
 use crate::codec;
 use crate::error::{Error, ErrorKind};
+use id::new_id;
 
 /// The longest name of a stream, type or tag, in bytes.
 pub const MAX_NAME_BYTES: usize = 255;
@@ -49,7 +51,10 @@ impl Position {
         Position(self.0.saturating_add(count))
     }
 
-    pub(crate) const fn previous(self) -> Self {
+    /// The position before; that of [`START`](Position::START) is itself. `store.read(first.previous())` reads from
+    /// `first` on.
+    #[must_use]
+    pub const fn previous(self) -> Self {
         Position(self.0.saturating_sub(1))
     }
 }
@@ -157,11 +162,39 @@ impl fmt::Display for Encoding {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     id: Uuid,
-    event_type: String,
     encoding: Encoding,
     payload: Vec<u8>,
-    tags: Vec<String>,
+    /// The type and the tags, end to end: one allocation for all.
+    names: String,
+    type_len: usize,
+    tag_ends: TagEnds,
     metadata: Option<Vec<u8>>,
+}
+
+/// Where each tag ends in an event's names: of few without an allocation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum TagEnds {
+    Few { count: usize, ends: [usize; 3] },
+    Many(Vec<usize>),
+}
+
+impl TagEnds {
+    fn as_slice(&self) -> &[usize] {
+        match self {
+            TagEnds::Few { count, ends } => ends.get(..*count).unwrap_or_default(),
+            TagEnds::Many(ends) => ends,
+        }
+    }
+
+    fn push(&mut self, end: usize) {
+        match self {
+            TagEnds::Many(ends) => ends.push(end),
+            TagEnds::Few { count, ends } => match ends.get_mut(*count) {
+                Some(slot) => (*slot, *count) = (end, *count + 1),
+                None => *self = TagEnds::Many(ends.iter().copied().chain([end]).collect()),
+            },
+        }
+    }
 }
 
 impl Event {
@@ -190,13 +223,15 @@ impl Event {
     }
 
     fn encoded(event_type: String, encoding: Encoding, payload: Vec<u8>) -> Self {
-        Event { id: new_id(), event_type, encoding, payload, tags: Vec::new(), metadata: None }
+        let (type_len, tag_ends) = (event_type.len(), TagEnds::Few { count: 0, ends: [0; 3] });
+        Event { id: new_id(), encoding, payload, names: event_type, type_len, tag_ends, metadata: None }
     }
 
     /// Adds a tag, a label such as `customer:17`. Tags are compared byte by byte.
     #[must_use]
-    pub fn tag(mut self, tag: impl Into<String>) -> Self {
-        self.tags.push(tag.into());
+    pub fn tag(mut self, tag: impl AsRef<str>) -> Self {
+        self.names.push_str(tag.as_ref());
+        self.tag_ends.push(self.names.len());
         self
     }
 
@@ -224,7 +259,7 @@ impl Event {
     /// The type.
     #[must_use]
     pub fn event_type(&self) -> &str {
-        &self.event_type
+        self.names.get(..self.type_len).unwrap_or_default()
     }
 
     /// How the payload is encoded.
@@ -241,7 +276,11 @@ impl Event {
 
     /// The tags, in the order they were added.
     pub fn tags(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.tags.iter().map(String::as_str)
+        let mut start = self.type_len;
+        self.tag_ends
+            .as_slice()
+            .iter()
+            .map(move |end| self.names.get(std::mem::replace(&mut start, *end)..*end).unwrap_or_default())
     }
 
     /// The metadata's bytes, if any were set.
@@ -249,34 +288,6 @@ impl Event {
     pub fn metadata_bytes(&self) -> Option<&[u8]> {
         self.metadata.as_deref()
     }
-}
-
-thread_local! {
-    /// The millisecond of the thread's last id, and the 74 bits that followed it.
-    static LAST_ID: Cell<(u64, u128)> = const { Cell::new((0, 0)) };
-}
-
-/// A UUID of version 7. The random bits are drawn once in a millisecond, since that is a call of the operating system,
-/// and counted up for further ids in it: the method *monotonic random* of RFC 9562, for each thread by itself.
-fn new_id() -> Uuid {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-    let tail = match LAST_ID.get() {
-        (then, tail) if then == now => tail.wrapping_add(1),
-        // 62 bits below the variant, 12 from above the version.
-        _ => {
-            let random = Uuid::new_v4().as_u128();
-            random & ((1 << 62) - 1) | (random >> 116) << 62
-        }
-    };
-    LAST_ID.set((now, tail));
-    let [_, _, _, _, _, _, bytes @ ..] = spread(tail).to_be_bytes();
-    Builder::from_unix_timestamp_millis(now, &bytes).into_uuid()
-}
-
-/// The 74 bits with room for the variant between them.
-const fn spread(tail: u128) -> u128 {
-    (tail >> 62) << 64 | tail & ((1 << 62) - 1)
 }
 
 /// Where the fields of a record are that every event has. The codec of records lays them out, and recorded events read
@@ -464,35 +475,15 @@ impl fmt::Debug for RecordedEvent {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
 
     #[test]
-    fn ids_are_of_version_7_of_this_time_and_never_the_same() {
-        let before = u64::try_from(UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
-        let threads: Vec<_> = (0..4)
-            .map(|_| std::thread::spawn(|| (0..20_000).map(|_| new_id()).collect::<Vec<_>>()))
-            .collect();
-        let of_threads: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
-        let after = u64::try_from(UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
-        let ids: HashSet<_> = of_threads.iter().flatten().collect();
-        assert_eq!(ids.len(), 80_000);
-        for id in ids {
-            assert_eq!((id.get_version_num(), id.get_variant()), (7, uuid::Variant::RFC4122));
-            let (seconds, nanos) = id.get_timestamp().unwrap().to_unix();
-            assert!((before..=after).contains(&(seconds * 1000 + u64::from(nanos) / 1_000_000)));
+    fn tags_come_back_as_they_were_added_however_many_they_are() {
+        for count in 0..9 {
+            let tags: Vec<String> = (0..count).map(|n| "ä".repeat(n) + &n.to_string()).collect();
+            let event = tags.iter().fold(Event::raw("type", *b""), |event, tag| event.tag(tag));
+            assert_eq!((event.event_type(), event.tags().len()), ("type", count));
+            assert!(event.tags().eq(tags.iter().map(String::as_str)));
         }
-    }
-
-    #[test]
-    fn counting_on_changes_the_last_bits_first_and_carries() {
-        let of = |tail: u128| {
-            let [_, _, _, _, _, _, bytes @ ..] = spread(tail).to_be_bytes();
-            Builder::from_unix_timestamp_millis(1, &bytes).into_uuid()
-        };
-        assert!(of(1) < of(2));
-        assert!(of((1 << 62) - 1) < of(1 << 62));
-        assert_eq!(of(1 << 62).as_u128() - of(0).as_u128(), 1 << 64);
     }
 }
