@@ -93,7 +93,11 @@ fn scanner<P: Peer + 'static>(
     expected: Tally,
 ) -> Outcome<Contender> {
     let filled = fill::<P>(setting, facts)?;
-    Ok(Contender::new(name, kind, move || timed_scan(name, expected, |each| filled.peer.scan(each))))
+    Ok(Contender::new(name, kind, move || {
+        // All of it, or its directory would be removed here.
+        let Filled { peer, dir: _dir } = &filled;
+        timed_scan(name, expected, |each| peer.scan(each))
+    }))
 }
 
 type ReadNamed<P> = fn(&P, &str, &mut dyn FnMut(&[u8])) -> Outcome<()>;
