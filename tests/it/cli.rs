@@ -5,18 +5,18 @@ use std::process::{Command, Output, Stdio};
 
 use everfold::{ApplyError, Event, Expected, Options, Projection, RecordedEvent, Store, ViewBatch};
 
-const CASES: [(&str, i32); 5] =
+pub(crate) const CASES: [(&str, i32); 5] =
     [("clean", 0), ("rolled", 0), ("unclean", 0), ("torn_tail", 4), ("flipped_bit", 3)];
 
-fn golden(name: &str) -> PathBuf {
+pub(crate) fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/v1").join(name)
 }
 
-fn run(arguments: &[&str], store: &Path) -> Output {
+pub(crate) fn run(arguments: &[&str], store: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_everfold")).args(arguments).arg(store).output().unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
@@ -68,9 +68,13 @@ fn dump_raw_writes_payloads_as_they_are() {
 
 #[test]
 fn nothing_that_could_take_hold_of_a_terminal_is_printed() {
-    for arguments in
-        [&["dump"][..], &["dump", "--format", "table"], &["streams", "--format", "table"], &["streams"]]
-    {
+    for arguments in [
+        &["dump"][..],
+        &["dump", "--format", "table"],
+        &["streams", "--format", "table"],
+        &["streams"],
+        &["tags"],
+    ] {
         let output = run(arguments, &golden("clean"));
         let unsafe_char = |c: &char| c.is_control() && *c != '\n';
         assert_eq!(text(&output.stdout).chars().find(unsafe_char), None, "{arguments:?}");
@@ -99,7 +103,7 @@ fn info_segments_and_streams_say_what_is_there() {
 #[test]
 fn what_is_not_there_and_what_is_wrong_have_exit_codes_of_their_own() {
     let empty = tempfile::tempdir().unwrap();
-    for command in ["info", "segments", "dump", "verify", "streams", "views"] {
+    for command in ["info", "segments", "dump", "verify", "streams", "tags", "views"] {
         assert_eq!(run(&[command], empty.path()).status.code(), Some(7), "{command}: no store");
         assert_eq!(
             run(&[command], &empty.path().join("nowhere")).status.code(),
@@ -175,7 +179,7 @@ fn every_command_works_beside_an_application_and_changes_no_byte() {
     assert!(view.wait_for(poison.position, std::time::Duration::from_secs(60)).is_err());
     store.sync().unwrap();
     let before = log_files(dir.path());
-    for command in ["info", "segments", "dump", "verify", "streams", "views"] {
+    for command in ["info", "segments", "dump", "verify", "streams", "tags", "views"] {
         let output = run(&[command], dir.path());
         assert!(output.status.success(), "{command}: {}", text(&output.stderr));
     }

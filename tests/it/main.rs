@@ -11,6 +11,8 @@ mod ask;
 mod block_on;
 #[cfg(feature = "cli")]
 mod cli;
+#[cfg(feature = "cli")]
+mod cli_query;
 mod crash;
 mod damage;
 mod durability;

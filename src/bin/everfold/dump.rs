@@ -4,10 +4,11 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::ops::ControlFlow;
 
 use everfold::dump::{Found, FrameFacts};
-use everfold::{Corruption, Encoding, Position, RecordedEvent};
+use everfold::{Corruption, Encoding, Position, Query, RecordedEvent};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::filter::{self, Filter};
 use crate::render::{Table, hex, json_line, tell, time};
 use crate::{Failure, Outcome, Plain, inspect};
 
@@ -21,14 +22,10 @@ pub(crate) struct Arguments {
     /// At most so many events, or frames.
     #[arg(long)]
     limit: Option<u64>,
-    /// Only events of this stream.
-    #[arg(long)]
-    stream: Option<String>,
-    /// Only events of this type.
-    #[arg(long = "type")]
-    event_type: Option<String>,
+    #[command(flatten)]
+    filter: Filter,
     /// Show frames instead of events: where they are, their checksums, links and flags.
-    #[arg(long, conflicts_with_all = ["stream", "event_type", "raw"])]
+    #[arg(long, conflicts_with_all = filter::OPTIONS.into_iter().chain(["raw"]))]
     frames: bool,
     /// Write the payloads only, their bytes as they are, with a line feed after each. Not to a terminal.
     #[arg(long)]
@@ -85,6 +82,7 @@ const FRAME_COLUMNS: [(&str, usize); 11] = [
 
 struct Printer<'a> {
     arguments: &'a Arguments,
+    queries: [Query; 2],
     out: Output<'a>,
     left: u64,
 }
@@ -103,7 +101,8 @@ impl<'a> Printer<'a> {
             true => Output::Table(Table::new(out, &EVENT_COLUMNS)?),
             false => Output::Json(out),
         };
-        Ok(Printer { arguments, out, left: arguments.limit.unwrap_or(u64::MAX) })
+        let (queries, left) = (arguments.filter.queries(), arguments.limit.unwrap_or(u64::MAX));
+        Ok(Printer { arguments, queries, out, left })
     }
 
     fn print(&mut self, found: Found<'_>) -> io::Result<ControlFlow<()>> {
@@ -124,14 +123,21 @@ impl<'a> Printer<'a> {
             }
             return Ok(self.flow());
         }
-        for event in events.iter().filter(|event| self.arguments.wants(event)) {
+        for event in events {
             if self.left == 0 {
                 break;
+            }
+            if !self.wants(event) {
+                continue;
             }
             self.event(event)?;
             self.left -= 1;
         }
         Ok(self.flow())
+    }
+
+    fn wants(&self, event: &RecordedEvent) -> bool {
+        event.position().get() > self.arguments.after && self.queries.iter().all(|query| query.matches(event))
     }
 
     fn flow(&self) -> ControlFlow<()> {
@@ -184,14 +190,6 @@ impl<'a> Printer<'a> {
                 out.write_all(b"\n")
             }
         }
-    }
-}
-
-impl Arguments {
-    fn wants(&self, event: &RecordedEvent) -> bool {
-        event.position().get() > self.after
-            && self.stream.as_deref().is_none_or(|stream| stream == event.stream())
-            && self.event_type.as_deref().is_none_or(|event_type| event_type == event.event_type())
     }
 }
 

@@ -4,10 +4,11 @@
 //! maps a file. Damaged files are told of, not stumbled over.
 
 mod dump;
+mod filter;
+mod names;
 mod overview;
 mod render;
 mod retain;
-mod streams;
 mod verify;
 
 use std::path::PathBuf;
@@ -49,8 +50,10 @@ enum Command {
     Dump(dump::Arguments),
     /// Reads every byte, and says what is damaged and what to do.
     Verify(Plain),
-    /// The streams, with their versions and positions.
-    Streams(streams::Arguments),
+    /// The streams that have events in the log, with their versions, and their first and last positions there.
+    Streams(names::Arguments),
+    /// The tags, with how many events of the log have them, and the last position.
+    Tags(names::Arguments),
     /// The views, as their projectors last noted their state.
     Views(Plain),
     /// Drops the oldest segments of the log. The only command that changes a store.
@@ -121,7 +124,8 @@ fn main() -> ExitCode {
         Command::Segments(plain) => overview::segments(&plain),
         Command::Dump(arguments) => dump::run(&arguments),
         Command::Verify(plain) => verify::run(&plain),
-        Command::Streams(arguments) => streams::run(&arguments),
+        Command::Streams(arguments) => names::streams(&arguments),
+        Command::Tags(arguments) => names::tags(&arguments),
         Command::Views(plain) => overview::views(&plain),
         Command::Retain(arguments) => retain::run(&arguments),
     };
