@@ -80,7 +80,7 @@ impl Guard {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let store = everfold::Options::new().open_memory(&everfold::MemoryStorage::new())?;
     /// let taken = Query::all().types(["registered"]).tags(["user:jsmith"]);
-    /// let mut read_to = store.watermark();
+    /// let read_to = store.watermark();
     /// let free = store.read_query(&taken, Position::START).next().is_none();
     /// if free {
     ///     let registered = Event::json("registered", "jsmith")?.tag("user:jsmith");

@@ -99,8 +99,9 @@ impl Options {
         self
     }
 
-    /// Whether sealed segments are read through memory maps (default: yes). Where something else may shorten the
-    /// files, as on a network file system, say no: touching a page that is gone ends the process.
+    /// Whether sealed segments, their indexes and what is durable of the active segment are read through memory maps
+    /// (default: yes). Where something else may shorten the files, as on a network file system, say no: touching a page
+    /// that is gone ends the process. Each look into an index then opens and reads its file.
     pub fn map_segments(mut self, map: bool) -> Self {
         self.map_segments = map;
         self

@@ -124,7 +124,8 @@ impl Store {
     /// safe as the batch's [`Durability`](crate::Durability) says; by default they survive a loss of power.
     ///
     /// Appending events again whose ids were recorded (after an unclear outcome, say) records nothing and returns
-    /// their first positions, with [`repeated`](Appended::repeated) set. Ids that damage hides cannot be recognised.
+    /// their first positions, with [`repeated`](Appended::repeated) set. Ids that damage hides, or that
+    /// [`retain`](Store::retain) has dropped, cannot be recognised.
     ///
     /// # Errors
     /// [`AppendError::Conflict`] when a guard does not hold. [`AppendError::Failed`] with a kind of: `Invalid` or
@@ -159,7 +160,8 @@ impl Store {
         self.shared.log.sync()
     }
 
-    /// Reads the events after a position, in order.
+    /// Reads the events after a position, in order. Where [`retain`](Store::retain) has dropped events that were asked
+    /// for, this and the other reads give an error of the kind [`Truncated`](crate::ErrorKind::Truncated).
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -367,8 +369,8 @@ impl Store {
         self.shared.log.store_id()
     }
 
-    /// Ends the projections, makes everything durable, marks the store as closed and gives its lock back. All
-    /// clones of this handle, subscriptions and views are closed with it. Closing again tells how it ended.
+    /// Ends the projections, commits what was submitted, makes everything durable, marks the store as closed and gives its
+    /// lock back. All clones of this handle, subscriptions and views are closed with it. Closing again tells how it ended.
     ///
     /// # Errors
     /// When a write or sync fails. The store is closed all the same, and recovered when it is opened next.

@@ -20,7 +20,8 @@ use crate::watermark::{TaskSlot, Waited};
 /// It ends when the store is closed, after the events that were durable then; in a store opened read-only, after those
 /// that were there, as no more will come; and after it has given an error: that of an event that cannot be read, or
 /// [`Poisoned`](crate::ErrorKind::Poisoned) when no more events will come.
-/// [`into_stream`](Subscription::into_stream) is its form for async code.
+/// [`into_stream`](Subscription::into_stream) is its form for async code. What it has not given yet is kept from
+/// [`retain`](crate::Store::retain).
 #[derive(Debug)]
 #[must_use = "a subscription reads nothing until it is iterated"]
 pub struct Subscription {

@@ -1,11 +1,21 @@
 //! All events of a store, in order, in segments.
 //!
-//! From the inside out: [`layout`], [`crc`] and the pure codecs [`record`] < [`frame`] < [`segment_header`], [`store_file`],
-//! [`mark`]; [`window`], [`walk`] and [`scan`] read them; [`segment`], [`index`] and [`catalog`] are what readers share;
-//! [`holds`] keeps what cursors read, and [`base`] what is known of streams before the log's start;
-//! [`reader`] and [`cursor`] read; [`files`], [`create`], [`recovery`], [`open`] and [`report`] open; [`request`],
-//! [`buffers`], [`writer`], [`bell`], [`ticket`], [`queue`], [`committer`], [`keeper`], [`outflow`], [`ahead`] and
-//! [`spare`] append; [`retaining`] drops old segments. The log knows nothing of projections.
+//! From the inside out:
+//!
+//! - pure: [`layout`], [`crc`], [`numbers`], and the codecs [`record`] < [`frame`] < [`segment_header`], [`store_file`],
+//!   [`mark`];
+//! - bytes: [`window`], [`walk`] and [`scan`] read files;
+//! - shared by readers and the writer: [`segment`], [`index`], [`catalog`]; [`holds`] has what cursors still read, [`base`]
+//!   what is known of streams before the log's start; [`indexing`] makes and opens indexes and directories;
+//! - finding: [`lookup`] streams, ids and candidates; [`matching`] what a query asks for in one segment;
+//! - reading: [`reader`] one event, [`source`] the positions of a query or a stream, [`cursor`] many events;
+//! - opening: [`files`], [`create`], [`recovery`], [`open`], [`report`];
+//! - appending: [`buffers`], [`request`] and [`guarding`] in the appender's thread; [`queue`], [`ticket`], [`bell`] and
+//!   [`committer`] make groups; [`writer`], with [`outflow`], [`ahead`] and [`spare`], writes them; [`keeper`] and
+//!   [`indexer`] do what no appender should wait for;
+//! - [`retaining`] drops old segments.
+//!
+//! The log knows nothing of projections.
 
 mod ahead;
 pub(crate) mod base;

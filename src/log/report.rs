@@ -31,7 +31,8 @@ pub struct RecoveryReport {
     pub removed: Option<Removed>,
     /// How many bytes were written and synced once more, because nothing proved them to be on the disk.
     pub rewritten_bytes: u64,
-    /// Damage that did not keep the store from opening: reading what it covers is an error.
+    /// Damage that did not keep the store from opening: of headers and of the ends of sealed segments, and with
+    /// [`verify_on_open`](crate::Options::verify_on_open) of all that is in them. Reading what it covers is an error.
     pub damage: Vec<Corruption>,
     /// Damage that a second copy made up for, a mark that does not verify, an unfinished write that a read-only opening
     /// leaves where it is.
