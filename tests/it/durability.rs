@@ -191,3 +191,18 @@ fn a_wait_for_ever_before_a_sync_is_no_panic() {
     store.sync().unwrap();
     assert_eq!(readable(&store), 1);
 }
+
+#[test]
+fn a_sync_that_fails_behind_the_appenders_poisons_the_store_and_ends_what_waits() {
+    let storage = MemoryStorage::new();
+    let options = Options::new().segment_size(64 << 10).sync_after(Duration::from_millis(20));
+    let store = options.open_memory(&storage).unwrap();
+    // Its write, and then its sync.
+    storage.fail_at(storage.operations() + 2, Fault::once(std::io::ErrorKind::Other));
+    let deferred = || Batch::new().durability(Durability::Deferred).event("s", Event::raw("t", "x"));
+    store.append_batch(deferred()).unwrap();
+    let waited = store.subscribe(Position::START).next().unwrap().unwrap_err();
+    assert_eq!((waited.kind(), store.watermark()), (ErrorKind::Poisoned, Position::START));
+    let Err(AppendError::Failed(refused)) = store.append_batch(deferred()) else { unreachable!() };
+    assert_eq!(refused.kind(), ErrorKind::Poisoned);
+}
