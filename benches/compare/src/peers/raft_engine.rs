@@ -76,13 +76,16 @@ impl Peer for RaftEngine {
 
     /// Encodes: a batch of this engine is encoded as it is built.
     fn prepare(&self, facts: &[Fact]) -> Outcome<LogBatch> {
-        let mut batch = LogBatch::with_capacity(facts.len());
-        for fact in facts {
-            let (group, version) =
-                if self.groups { (fact.stream + 1, fact.version) } else { (1, fact.number) };
-            let mut entry = BytesValue::new();
-            entry.set_value(Fact { version, ..*fact }.record());
-            batch.add_entries::<Record>(group, &[entry])?;
+        let mut batch = LogBatch::with_capacity(1);
+        for facts in facts.chunk_by(|one, next| !self.groups || one.stream == next.stream) {
+            let entry = |fact: &Fact| {
+                let version = if self.groups { fact.version } else { fact.number };
+                let mut entry = BytesValue::new();
+                entry.set_value(Fact { version, ..*fact }.record());
+                entry
+            };
+            let group = if self.groups { facts[0].stream + 1 } else { 1 };
+            batch.add_entries::<Record>(group, &facts.iter().map(entry).collect::<Vec<_>>())?;
         }
         Ok(batch)
     }
