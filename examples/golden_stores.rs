@@ -7,7 +7,7 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use everfold::{Batch, Event, Expected, Options, Store, Uuid, Version};
+use everfold::{Batch, Event, Expected, Options, Position, Retention, Store, Uuid, Version};
 
 /// Small, so that the repository stays small.
 const SEGMENT: u64 = 8 << 10;
@@ -28,6 +28,8 @@ fn main() -> Result<()> {
         store.append(&format!("cart-{}", number % 3), Expected::Any, [event(number, "sold")?])?;
     }
     store.close()?;
+
+    retained(&dir.join("retained"))?;
 
     let store = options.open(dir.join("live"))?;
     append_all_kinds(&store)?;
@@ -53,6 +55,22 @@ fn main() -> Result<()> {
     *bytes.get_mut(at).ok_or("the payload is there")? ^= 1;
     fs::write(&segment, bytes)?;
     Ok(())
+}
+
+/// Some segments with their indexes and a directory, after retention dropped the first two and with them all events of
+/// the stream `cart-early`.
+fn retained(dir: &Path) -> Result<()> {
+    let store = Options::new().segment_size(SEGMENT).open(dir)?;
+    for number in 0..200u64 {
+        let stream = if number < 40 { "cart-early".to_owned() } else { format!("cart-{}", number % 3) };
+        store.append(
+            &stream,
+            Expected::Any,
+            [event(number, "sold")?.tag(format!("customer:{}", number % 7))],
+        )?;
+    }
+    store.retain(&Retention::new().before(Position::new(60)))?;
+    Ok(store.close()?)
 }
 
 /// Every encoding, with and without tags and metadata, in batches of one and of several.

@@ -5,8 +5,8 @@ use std::process::{Command, Output, Stdio};
 
 use everfold::{ApplyError, Event, Expected, Options, Projection, RecordedEvent, Store, ViewBatch};
 
-pub(crate) const CASES: [(&str, i32); 5] =
-    [("clean", 0), ("rolled", 0), ("unclean", 0), ("torn_tail", 4), ("flipped_bit", 3)];
+pub(crate) const CASES: [(&str, i32); 6] =
+    [("clean", 0), ("rolled", 0), ("retained", 0), ("unclean", 0), ("torn_tail", 4), ("flipped_bit", 3)];
 
 pub(crate) fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/v1").join(name)

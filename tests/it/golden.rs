@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use everfold::dump::{Found, Inspector};
-use everfold::{Damage, Encoding, Error, ErrorKind, Event, Expected, Options, Position, Store, Version};
+use everfold::{
+    Damage, Encoding, Error, ErrorKind, Event, Expected, Options, Position, Query, Store, Version,
+};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/v1").join(name)
@@ -118,4 +120,29 @@ fn a_scan_of_the_flipped_bit_still_gives_every_other_event() {
         })
         .unwrap();
     assert_eq!(positions, [1, 3, 4, 5, 6]);
+}
+
+#[test]
+fn the_retained_store_is_read_by_its_index_files_and_knows_the_versions_of_streams_that_are_gone() {
+    let dir = copy_of("retained");
+    let files = || {
+        let log = std::fs::read_dir(dir.path().join("log")).unwrap().map(|entry| entry.unwrap().path());
+        let derived = log.filter(|path| path.extension().is_some_and(|kind| kind != "seg"));
+        derived.map(|path| (std::fs::read(&path).unwrap(), path)).collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = files();
+    for kind in ["idx", "keys", "base"] {
+        assert!(before.iter().any(|(_, path)| path.extension().is_some_and(|is| is == kind)), "{kind}");
+    }
+    let store = Options::new().read_only(true).open(dir.path()).unwrap();
+    let first = store.log_start();
+    assert!(first.get() > 41 && store.read(Position::START).next().unwrap().is_err());
+    let query = Query::all().tags(["customer:3"]).types(["sold"]);
+    let found: Vec<u64> =
+        store.read_query(&query, first.previous()).map(|e| e.unwrap().position().get()).collect();
+    assert_eq!(found, (first.get()..=200).filter(|n| (n - 1) % 7 == 3).collect::<Vec<_>>());
+    let store = open(&dir).unwrap();
+    let done = store.append("cart-early", Version::new(40), [Event::raw("t", [])]).unwrap();
+    assert_eq!((done.position.get(), done.version.get()), (201, 41));
+    assert_eq!(files(), before, "nothing of it had to be made again");
 }
