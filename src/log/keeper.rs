@@ -33,8 +33,7 @@ pub(crate) struct Keeper {
 }
 
 /// What the keeper knows already: so that a commit which changes nothing of it costs a few loads. Written by whoever
-/// holds the writer, and taken back by the keeper before it acts,
-/// unless it says otherwise.
+/// holds the writer, and taken back by the keeper before it acts, unless it says otherwise.
 #[derive(Debug, Default)]
 struct Noted {
     /// There was a commit since the keeper looked last.
