@@ -2,12 +2,12 @@
 
 use everfold::{
     AppendError, Batch, Conflict, Durability, ErrorKind, Event, Expected, Guard, MemoryStorage, Position,
-    Store, Uuid, Version,
+    Retention, Store, Uuid, Version,
 };
 use proptest::prelude::*;
 
-use crate::ask::Ask;
-use crate::ledger::{Fact, Ledger, facts, small};
+use crate::ask::{self, Ask};
+use crate::ledger::{Fact, Ledger, small};
 
 const STREAMS: u8 = 4;
 
@@ -44,6 +44,8 @@ enum Op {
         ask: u16,
         events: u8,
     },
+    /// Drops segments wholly before a part of the log, in 256ths.
+    Retain(u8),
     /// Fills the active segment, so that the next append rolls.
     Roll,
     Sync,
@@ -137,6 +139,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (any::<u8>(), 0..20u8).prop_map(|(after, limit)| Op::Read { after, limit }),
         6 => (any::<u16>(), any::<u8>(), 0..20u8).prop_map(|(ask, at, limit)| Op::Query { ask, at, limit }),
         2 => (0..4u16, 0..9u8).prop_map(|(ask, events)| Op::Follow { ask, events }),
+        1 => any::<u8>().prop_map(Op::Retain),
         1 => Just(Op::Roll),
         1 => Just(Op::Sync),
         2 => care().prop_map(Op::Reopen),
@@ -210,8 +213,12 @@ impl Twin {
             Op::Resubmit(index) => self.resubmit(index, false),
             Op::ResubmitWithAnother(index) => self.resubmit(index, true),
             Op::Read { after, limit } => self.read(u64::from(*after), u64::from(*limit)),
-            Op::Query { ask, at, limit } => {
-                Ask::number(*ask).check(&self.store, &self.seen(), u64::from(*at), usize::from(*limit));
+            Op::Query { ask, at, limit } => self.query(&Ask::number(*ask), u64::from(*at), *limit),
+            Op::Retain(part) => {
+                let before = self.store.watermark().get() * u64::from(*part) / 256;
+                let left = self.left();
+                self.store.retain(&Retention::new().before(Position::new(before))).unwrap();
+                assert!((left..=before.max(left)).contains(&self.left()));
             }
             Op::Follow { ask, events } => self.follow(*ask, usize::from(*events)),
             Op::Roll => self.append(&[(0, 3800)], &[], Durability::Deferred),
@@ -224,10 +231,62 @@ impl Twin {
                 self.model.acknowledge(Durability::Durable);
                 self.store = care.open(&self.storage);
                 assert!(self.store.recovery().clean, "{}", self.store.recovery());
-                assert_eq!(facts(&self.store), self.model.facts());
+                assert_eq!(self.all(), self.model.facts());
             }
             Op::Crash(seed, care) => self.crash(*seed, *care),
         }
+    }
+
+    /// The first position that retention has left.
+    fn left(&self) -> u64 {
+        self.store.log_start().get()
+    }
+
+    /// What can be read, after what retention has removed, as it was.
+    fn all(&self) -> Vec<Fact> {
+        let left = self.left();
+        let removed = self.model.facts().into_iter().filter(|fact| fact.position < left);
+        removed.chain(ask::read(self.store.read(Position::new(left - 1)))).collect()
+    }
+
+    /// Holds what a read gives against what it would give if nothing had been removed. `removed` tells whether it asks
+    /// for what was; then it may end with an error that says so, and a forward read begins with it.
+    fn compare<'a>(
+        &self,
+        cursor: everfold::Cursor,
+        whole: impl Iterator<Item = &'a Fact>,
+        removed: bool,
+        forward: bool,
+    ) {
+        let (mut given, mut truncated) = (Vec::new(), false);
+        for event in cursor {
+            match event {
+                Ok(event) => given.push(Fact::from(&event)),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Truncated { first: self.store.log_start() });
+                    truncated = true;
+                }
+            }
+        }
+        let whole: Vec<&Fact> = whole.collect();
+        assert!(!truncated || removed, "{whole:?}");
+        match (truncated, forward) {
+            (false, _) => assert!(given.iter().eq(whole)),
+            (true, true) => assert!(given.is_empty()),
+            (true, false) => {
+                assert!(given.iter().eq(whole.into_iter().take_while(|fact| fact.position >= self.left())));
+            }
+        }
+    }
+
+    fn query(&self, ask: &Ask, at: u64, limit: u8) {
+        let (query, all, left) = (ask.query(), ask.of(&self.seen()), self.left());
+        let (page, most, at_position) = (usize::from(limit), u64::from(limit), Position::new(at));
+        let up = self.store.read_query(&query, at_position).limit(most);
+        self.compare(up, all.iter().filter(|fact| fact.position > at).take(page), at + 1 < left, true);
+        let down = self.store.read_query_backward(&query, at_position).limit(most);
+        let before = all.iter().rev().filter(|fact| fact.position < at).take(page);
+        self.compare(down, before, left > 1, false);
     }
 
     /// The events that readers have to see: those that are durable.
@@ -238,7 +297,8 @@ impl Twin {
 
     /// What matches comes, in order, and the checkpoint passes all that was given and nothing that was not.
     fn follow(&mut self, ask: u16, events: usize) {
-        let (seen, from) = (self.seen(), self.followed[usize::from(ask)]);
+        let (seen, left) = (self.seen(), self.left());
+        let from = self.followed[usize::from(ask)].max(left - 1);
         let ask_of = Ask::number(ask * 97 + 4);
         let mut expected = seen.iter().filter(|fact| fact.position > from && ask_of.matches(fact)).peekable();
         let mut subscription = self.store.subscribe_query(&ask_of.query(), Position::new(from));
@@ -266,7 +326,7 @@ impl Twin {
             *version += 1;
             (fact.stream, fact.version) = (name(*stream), *version);
         }
-        let all = self.model.facts();
+        let (all, left) = (self.model.facts(), self.left());
         let guards: Vec<(Guard, Option<Broken>)> = guards
             .iter()
             .map(|condition| match condition {
@@ -278,7 +338,8 @@ impl Twin {
                 }
                 Condition::NoEvent(ask, back) => {
                     let (ask, after) = (Ask::number(*ask), self.model.len().saturating_sub(u64::from(*back)));
-                    let last = ask.of(&all).pop().filter(|last| last.position > after);
+                    // Of what was removed nothing is known.
+                    let last = ask.of(&all).pop().filter(|last| last.position > after.max(left - 1));
                     let broken = last.map(|last| (last.position, None));
                     (Guard::no_event(ask.query(), Position::new(after)), broken)
                 }
@@ -313,6 +374,10 @@ impl Twin {
             return;
         }
         let batch = index.get(&self.model.batches);
+        // Ids that were removed are not known any more.
+        if batch[0].position < self.left() {
+            return;
+        }
         let mut again = request(batch).guard(Guard::version("stream-0", Version::new(1 << 40)));
         if with_another {
             again = again.event("stream-1", Event::raw("t", "another").id(Uuid::new_v4()));
@@ -335,29 +400,32 @@ impl Twin {
 
     /// Readers see what is durable: all that was acknowledged as such, no part of a batch, nothing else.
     fn read(&self, after: u64, limit: u64) {
-        let whole = self.model.check(&facts(&self.store), self.model.durable, "read");
+        let whole = self.model.check(&self.all(), self.model.durable, "read");
         let seen = self.model.batches[..whole].concat();
-        let to_facts = |cursor: everfold::Cursor| cursor.map(|e| Fact::from(&e.unwrap())).collect::<Vec<_>>();
-        let page = usize::try_from(limit).unwrap();
-        let up = to_facts(self.store.read(Position::new(after)).limit(limit));
-        assert!(up.iter().eq(seen.iter().filter(|fact| fact.position > after).take(page)));
-        let down = to_facts(self.store.read_backward(Position::new(after)).limit(limit));
-        assert!(down.iter().eq(seen.iter().rev().filter(|fact| fact.position < after).take(page)));
+        let (page, left) = (usize::try_from(limit).unwrap(), self.left());
+        let up = self.store.read(Position::new(after)).limit(limit);
+        self.compare(up, seen.iter().filter(|fact| fact.position > after).take(page), after + 1 < left, true);
+        let down = self.store.read_backward(Position::new(after)).limit(limit);
+        self.compare(down, seen.iter().rev().filter(|f| f.position < after).take(page), left > 1, false);
         for stream in (0..=STREAMS).map(name) {
             let (low, own) = (after % 8, || seen.iter().filter(|fact| fact.stream == stream));
-            let up = to_facts(self.store.read_stream(&stream, Version::new(low)).limit(limit));
-            assert!(up.iter().eq(own().filter(|fact| fact.version > low).take(page)));
-            let down = to_facts(self.store.read_stream_backward(&stream, Version::new(low)).limit(limit));
-            assert!(down.iter().eq(own().rev().filter(|fact| fact.version < low).take(page)));
+            let removed =
+                |wanted: &dyn Fn(u64) -> bool| own().any(|f| wanted(f.version) && f.position < left);
+            let up = self.store.read_stream(&stream, Version::new(low)).limit(limit);
+            let above = own().filter(|fact| fact.version > low).take(page);
+            self.compare(up, above, removed(&|version| version > low), true);
+            let down = self.store.read_stream_backward(&stream, Version::new(low)).limit(limit);
+            let below = own().rev().filter(|fact| fact.version < low).take(page);
+            self.compare(down, below, removed(&|version| version < low), false);
         }
     }
 
     fn crash(&mut self, seed: u64, care: Care) {
-        let served = self.model.check(&facts(&self.store), self.model.durable, "before the crash");
+        let served = self.model.check(&self.all(), self.model.durable, "before the crash");
         self.storage = self.storage.crash(seed);
         self.store = care.open(&self.storage);
         let at_least = if seed == u64::MAX { self.model.written.max(served) } else { served };
-        let whole = self.model.check(&facts(&self.store), at_least, "after the crash");
+        let whole = self.model.check(&self.all(), at_least, "after the crash");
         self.model.keep(whole);
         // What was served is durable.
         assert!(self.followed.iter().all(|followed| *followed <= self.model.len()));
