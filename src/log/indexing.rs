@@ -193,19 +193,7 @@ impl Catalog {
                 return Err(Error::invalid(format!("{name} does not verify right after it was written")));
             }
             Err(fault) => {
-                // Whichever part it was: each is checked again, and made anew, when it is next looked at.
-                for part in &parts {
-                    match part {
-                        Part::Directory(directory) => self.drop_directory(directory),
-                        Part::Segment { number, index } => {
-                            if let Some(segment) =
-                                self.segment(*number).filter(|_| matches!(fault, IndexFault::Damaged(_)))
-                            {
-                                segment.distrust_index(index);
-                            }
-                        }
-                    }
-                }
+                self.distrust_parts(&parts, &fault);
                 return Err(Error::io(format_args!("merge indexes into {name}"), io::Error::other(fault)));
             }
         }
@@ -218,6 +206,25 @@ impl Catalog {
             }
         }
         Ok(true)
+    }
+
+    /// After a merge met a page that does not verify: whichever part it was of, each is checked again, and made anew, when
+    /// it is next looked at. A full disk says nothing about the parts.
+    fn distrust_parts(&self, parts: &[Part], fault: &IndexFault) {
+        let damaged = match fault {
+            IndexFault::Damaged(_) => true,
+            IndexFault::Io(e) => e.kind() == io::ErrorKind::InvalidData,
+        };
+        for part in parts.iter().filter(|_| damaged) {
+            match part {
+                Part::Directory(directory) => self.drop_directory(directory),
+                Part::Segment { number, index } => {
+                    if let Some(segment) = self.segment(*number) {
+                        segment.distrust_index(index);
+                    }
+                }
+            }
+        }
     }
 
     /// The first segment and the number of segments of a directory that can be made of parts that there are.
