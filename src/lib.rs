@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod backup;
 mod batch;
 mod codec;
 pub mod dump;
@@ -10,6 +11,7 @@ mod log;
 mod options;
 mod projection;
 mod query;
+mod repair;
 mod retention;
 mod storage;
 mod store;
@@ -17,6 +19,7 @@ mod subscription;
 mod view;
 mod watermark;
 
+pub use backup::BackedUp;
 pub use batch::{Appended, Batch, Durability};
 pub use error::{AppendError, Corruption, Damage, Error, ErrorKind};
 pub use event::{Encoding, Event, MAX_NAME_BYTES, MAX_TAGS, Position, RecordedEvent, Version};
@@ -29,9 +32,10 @@ pub use log::ticket::Ticket;
 pub use options::{MAX_BATCH_BYTES, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES, Options};
 pub use projection::{ApplyError, Projection, ViewBatch};
 pub use query::{MAX_QUERY_ITEMS, MAX_QUERY_TYPES, Query};
+pub use repair::{LOST_STREAM, LOST_TYPE, Lost, Repair, RepairReport, Unproven, repair, repair_memory};
 pub use retention::{KeptBy, Retained, Retention};
 pub use storage::memory::{Fault, MemoryStorage};
-pub use store::Store;
+pub use store::{Store, restore};
 pub use subscription::{EventStream, Subscription};
 pub use uuid::Uuid;
 pub use view::folder::ViewNote;

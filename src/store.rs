@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
+use crate::backup::{BackedUp, Onto, Target, back_up};
 use crate::batch::{Appended, Batch};
 use crate::error::{AppendError, Error};
 use crate::event::{Event, Position, Version};
@@ -296,6 +297,53 @@ impl Store {
         self.shared.log.retain(retention, &needed)
     }
 
+    /// Copies everything that was appended so far into a directory of its own, while appends go on, and reads back what
+    /// it wrote. The copy is a store, with the same id; [`restore`](crate::restore) makes a working store of it again.
+    ///
+    /// The directory is new or empty, or holds an earlier backup of this store: then only what is new is copied, and
+    /// what [`retain`](Store::retain) has dropped meanwhile is dropped there too. When it returns, the backup is
+    /// durable. One that is cut short leaves the backup there was, or one of a later position. Do not append to a backup:
+    /// the next one would refuse it. Views are not copied; they are made anew. In a store opened read-only, what was
+    /// durable at its opening is copied.
+    ///
+    /// # Errors
+    /// `Invalid` when the directory holds something else than this store's past, or is in the store's own; `NotFound` when
+    /// it holds files of another kind; `Locked` when it is open for writing; `Corrupt` when damage keeps a segment from
+    /// being read back ([`repair`](crate::repair) saves the rest); `DiskFull`, `Io`; `Closed`.
+    ///
+    /// ```
+    /// use everfold::{Event, Expected, Store};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let (shop, copy, shop_again) = (dir.path().join("1"), dir.path().join("2"), dir.path().join("3"));
+    /// let store = Store::open(&shop)?;
+    /// let done = store.append("cart-7", Expected::NoStream, [Event::raw("sold", *b"hats")])?;
+    /// assert_eq!(store.backup(&copy)?.position, done.position);
+    /// everfold::restore(&copy, &shop_again)?;
+    /// assert_eq!(Store::open(&shop_again)?.watermark(), done.position);
+    /// # Ok(()) }
+    /// ```
+    pub fn backup(&self, directory: impl AsRef<Path>) -> Result<BackedUp, Error> {
+        self.back_up(Target::Directory(directory.as_ref()), Onto::Backup)
+    }
+
+    /// The same into memory, for tests.
+    ///
+    /// # Errors
+    /// As [`backup`](Store::backup).
+    pub fn backup_memory(&self, storage: &MemoryStorage) -> Result<BackedUp, Error> {
+        self.back_up(Target::Memory(storage), Onto::Backup)
+    }
+
+    fn back_up(&self, target: Target<'_>, onto: Onto) -> Result<BackedUp, Error> {
+        let log = &self.shared.log;
+        // A log that failed takes no more syncs, and what was durable before is worth a copy all the more.
+        if log.is_writable() && log.catalog.failure().is_none() {
+            log.sync()?;
+        }
+        back_up(&log.catalog, target, onto)
+    }
+
     /// Starts a projection in the background, from where its view is, and returns the view. Registering the same
     /// projection again returns the same view; if it has stopped, what is given now is started instead, with a new view
     /// handle on the rows there are. Handles from before then only tell that it stopped.
@@ -377,6 +425,19 @@ impl Store {
     pub fn close(&self) -> Result<(), Error> {
         self.shared.close()
     }
+}
+
+/// Makes a store of a backup, in a directory that is new or empty: copies it, and reads everything back. The backup stays
+/// as it is. Views are made anew when their projections are registered.
+///
+/// The new store has the id of the old one, and is the same up to the backup's position: append to one of them only.
+///
+/// # Errors
+/// `NotFound` when there is no backup, or the directory holds something else; `Invalid` when it holds a store; `Corrupt`
+/// when the backup is damaged; `DiskFull`, `Io`.
+pub fn restore(backup: impl AsRef<Path>, directory: impl AsRef<Path>) -> Result<BackedUp, Error> {
+    let backup = Options::new().read_only(true).map_segments(false).open(backup)?;
+    backup.back_up(Target::Directory(directory.as_ref()), Onto::Nothing)
 }
 
 impl Shared {

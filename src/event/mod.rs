@@ -91,6 +91,10 @@ impl Version {
     pub(crate) const fn next(self) -> Self {
         Version(self.0.saturating_add(1))
     }
+
+    pub(crate) const fn previous(self) -> Self {
+        Version(self.0.saturating_sub(1))
+    }
 }
 
 impl fmt::Display for Version {
@@ -248,6 +252,13 @@ impl Event {
     pub fn id(mut self, id: Uuid) -> Self {
         self.id = id;
         self
+    }
+
+    /// The same fact, to be recorded in another log.
+    pub(crate) fn copy_of(event: &RecordedEvent) -> Self {
+        let copy = Self::encoded(event.event_type().to_owned(), event.encoding(), event.payload().to_vec());
+        let copy = event.tags().fold(copy, Event::tag).id(event.event_id());
+        Event { metadata: event.metadata().map(<[u8]>::to_vec), ..copy }
     }
 
     /// The event's id.

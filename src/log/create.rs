@@ -69,14 +69,23 @@ fn check_unused(storage: &dyn Storage) -> Result<(), Error> {
 
 /// Makes the files of an empty store, durably.
 pub(crate) fn create(storage: &dyn Storage, options: &Options) -> Result<(), Error> {
-    let store_id = Uuid::new_v4();
+    create_from(storage, options, Uuid::new_v4(), Position::START.next())
+}
+
+/// The same of a store whose log starts with a later position. What is before is told by a base that is there already.
+pub(crate) fn create_from(
+    storage: &dyn Storage,
+    options: &Options,
+    store_id: Uuid,
+    first: Position,
+) -> Result<(), Error> {
     for folder in [LOG_FOLDER, QUARANTINE_FOLDER, VIEWS_FOLDER] {
         storage.create_folder(folder).map_err(|e| Error::io(format_args!("make the folder {folder}"), e))?;
     }
     let mut header = SegmentHeader {
         store_id,
         index: 0,
-        first: Position::new(1),
+        first,
         salt: new_salt(),
         max_body: field_len(options.max_batch_bytes),
         features: Default::default(),
@@ -87,17 +96,17 @@ pub(crate) fn create(storage: &dyn Storage, options: &Options) -> Result<(), Err
         chain: 0,
     };
     let page = header.encode();
-    let first = segment_name(header.first);
-    write_file(storage, &first, &format!("{LOG_FOLDER}/next.tmp"), options.segment_size, &page, 0)?;
+    let name = segment_name(first);
+    write_file(storage, &name, &format!("{LOG_FOLDER}/next.tmp"), options.segment_size, &page, 0)?;
     storage.sync_folder(LOG_FOLDER).map_err(|e| Error::io(format_args!("sync {LOG_FOLDER}"), e))?;
 
     let mark = Mark {
         store_id,
         generation: 1,
-        durable: Position::START,
-        segment: header.first,
+        durable: first.previous(),
+        segment: first,
         end: disk_len(SEGMENT_HEADER),
-        log_start: header.first,
+        log_start: first,
         chain: header.chain,
         epoch: 0,
         clean: true,
@@ -132,7 +141,7 @@ pub(crate) fn restore_mark(storage: &dyn Storage, mark: &Mark) -> Result<(), Err
 }
 
 /// Writes a file under another name, syncs it, and gives it its own.
-fn write_file(
+pub(crate) fn write_file(
     storage: &dyn Storage,
     name: &str,
     temporary: &str,

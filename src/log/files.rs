@@ -152,7 +152,8 @@ fn missing(first: Position, detail: String) -> Corruption {
     Corruption { file, offset: 0, position, damage: Damage::SegmentMissing, detail }
 }
 
-fn read_store(storage: &dyn Storage, copies: &mut Vec<Corruption>) -> Result<StoreFile, Error> {
+/// What `STORE` says. One of its two copies that is damaged is told in `copies`.
+pub(crate) fn read_store(storage: &dyn Storage, copies: &mut Vec<Corruption>) -> Result<StoreFile, Error> {
     let file = storage
         .open(STORE_FILE, Access::Read)
         .map_err(|e| Error::io(format_args!("open {STORE_FILE}"), e))?;

@@ -265,7 +265,7 @@ impl Catalog {
 }
 
 /// Writes a file and syncs it: under another name first, so that whoever has the old one open keeps it.
-pub(super) fn replace(
+pub(crate) fn replace(
     storage: &dyn Storage,
     name: &str,
     len: u64,

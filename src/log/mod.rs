@@ -32,14 +32,14 @@ mod guarding;
 pub(crate) mod holds;
 pub(crate) mod index;
 mod indexer;
-mod indexing;
+pub(crate) mod indexing;
 mod keeper;
 pub(crate) mod layout;
 mod lookup;
 pub(crate) mod mark;
 mod matching;
 mod numbers;
-mod open;
+pub(crate) mod open;
 mod outflow;
 mod queue;
 pub(crate) mod reader;
@@ -121,6 +121,14 @@ impl Log {
     pub(crate) fn append(&self, batch: &Batch) -> Result<Appended, AppendError> {
         let writing = self.writing()?;
         writing.committer.append(self.request(batch, writing)?)
+    }
+
+    /// Appends a copy of events of another log, as of the time when they were recorded.
+    pub(crate) fn append_copy(&self, batch: &Batch, recorded_at_ns: u64) -> Result<Appended, AppendError> {
+        let writing = self.writing()?;
+        let mut request = self.request(batch, writing)?;
+        request.recorded_at_ns = Some(recorded_at_ns);
+        writing.committer.append(request)
     }
 
     pub(crate) fn submit(&self, batch: &Batch) -> Result<Ticket, AppendError> {

@@ -298,7 +298,7 @@ fn no_store() -> Error {
     Error::new(ErrorKind::NotFound, "there is no store in the directory")
 }
 
-fn lock_error(error: LockError) -> Error {
+pub(crate) fn lock_error(error: LockError) -> Error {
     match error {
         LockError::Held { pid } => {
             let who = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));

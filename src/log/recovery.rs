@@ -311,7 +311,8 @@ pub(crate) fn rewrite(storage: &dyn Storage, segment: &Segment, from: u64, to: u
 /// Memory is taken for so much at a time.
 const PIECE: u64 = 1 << 20;
 
-fn copy(from: (&dyn File, u64), to: (&dyn File, u64), bytes: u64) -> io::Result<()> {
+/// Copies bytes between two files, a piece at a time.
+pub(crate) fn copy(from: (&dyn File, u64), to: (&dyn File, u64), bytes: u64) -> io::Result<()> {
     let mut done = 0;
     while done < bytes {
         let piece = read_up_to(from.0, from.1 + done, memory_len(PIECE.min(bytes - done)))?;

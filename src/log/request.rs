@@ -23,6 +23,8 @@ pub(crate) struct Request {
     buffers: RequestBuffers,
     pub(crate) guards: Vec<Guard>,
     pub(crate) durability: Durability,
+    /// When its events were recorded, if they are copied from another log; they keep their ids, whoever else has them.
+    pub(crate) recorded_at_ns: Option<u64>,
     /// What was looked up before the batch was queued.
     pub(crate) known: Known,
 }
@@ -148,6 +150,7 @@ impl Request {
             buffers,
             guards: batch.guards.clone(),
             durability: batch.durability,
+            recorded_at_ns: None,
             known: Known::default(),
         };
         for (number, (stream, event)) in batch.events.iter().enumerate() {

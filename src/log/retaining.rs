@@ -282,7 +282,7 @@ fn distrust(catalog: &Catalog, parts: &[Part], number: usize, fault: IndexFault)
             Err(Error::io(format_args!("read {}", index_name(*first)), e))
         }
         (Some(Part::Base(base)), fault) => Err(base_fault(base, fault)),
-        (None, _) => Err(Error::invalid("a part of a base that there is not")),
+        (Some(Part::Listed(_)) | None, _) => Err(Error::invalid("a part of a base that there is not")),
     }
 }
 

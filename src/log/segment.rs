@@ -139,6 +139,11 @@ impl Segment {
         self.settled.store(end, Ordering::Release);
     }
 
+    /// Where the durable frames end.
+    pub(crate) fn settled(&self) -> u64 {
+        self.settled.load(Ordering::Acquire)
+    }
+
     /// No more frames will come.
     pub(crate) fn seal(&self, sealed: Sealed) {
         self.settle(sealed.len);

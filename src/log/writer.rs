@@ -122,7 +122,9 @@ impl Writer {
     pub(crate) fn sequence(&mut self, request: &mut Request) -> Result<Appended, AppendError> {
         self.check_alive()?;
         let decision = Decision { catalog: &self.catalog, last: self.place.next.previous() };
-        if let Some(repeated) = decision.repeated(request)? {
+        if request.recorded_at_ns.is_none()
+            && let Some(repeated) = decision.repeated(request)?
+        {
             return Ok(repeated);
         }
         decision.check_guards(request)?;
@@ -135,7 +137,7 @@ impl Writer {
     /// `last_versions` are those of the request's streams, by key.
     fn place(&mut self, request: &mut Request, last_versions: Vec<Version>) -> Appended {
         let first = self.place.next;
-        let recorded_at_ns = now_ns();
+        let recorded_at_ns = request.recorded_at_ns.unwrap_or_else(now_ns);
         if let Some(index) = self.segment.index()
             && let Some(index) = index.memory()
         {

@@ -11,7 +11,7 @@ const LAYERS: [&[&str]; 8] = [
     &["storage"],
     &["options"],
     &["log"],
-    &["subscription", "dump"],
+    &["subscription", "dump", "backup", "repair"],
     &["view"],
     &["projection"],
     &["store"],

@@ -1,13 +1,15 @@
 //! `everfold`: looks into the directory of an event store.
 //!
-//! Every command but `retain` can be used while an application has the store open: none takes a lock, writes a byte or
-//! maps a file. Damaged files are told of, not stumbled over.
+//! Every command but `retain` and `repair` can be used while an application has the store open: none takes its lock,
+//! writes a byte to it or maps a file. Damaged files are told of, not stumbled over.
 
+mod backup;
 mod dump;
 mod filter;
 mod names;
 mod overview;
 mod render;
+mod repair;
 mod retain;
 mod verify;
 
@@ -25,12 +27,13 @@ Exit codes:
   0  all is well
   1  a file could not be read or written, or is of a format this version does not know
   2  the command line is wrong
-  3  corruption inside the log, as far as the command reads it (verify reads all of it)
+  3  corruption inside the log, as far as the command reads it (verify reads all of it); repair: something is lost
   4  only a torn tail: what a crash left of a write that was never acknowledged
   6  another process has the store open for writing (retain needs the lock, except for a dry run)
   7  there is no store, or no such file, at the path
 
-Every command but retain works while an application has the store open: nothing is locked, written or mapped.";
+Every command but retain and repair works while an application has the store open: nothing of it is locked, written or
+mapped.";
 
 /// Look into the directory of an everfold event store.
 #[derive(Parser)]
@@ -58,6 +61,12 @@ enum Command {
     Views(Plain),
     /// Drops the oldest segments of the log. The only command that changes a store.
     Retain(retain::Arguments),
+    /// Copies the log into a directory of its own, or brings such a copy up to date.
+    Backup(backup::Arguments),
+    /// Makes a store of a backup.
+    Restore(backup::RestoreArguments),
+    /// Saves what can be read of a damaged store into a new one, and tells what is missing.
+    Repair(repair::Arguments),
 }
 
 /// What every command takes.
@@ -128,6 +137,9 @@ fn main() -> ExitCode {
         Command::Tags(arguments) => names::tags(&arguments),
         Command::Views(plain) => overview::views(&plain),
         Command::Retain(arguments) => retain::run(&arguments),
+        Command::Backup(arguments) => backup::run(&arguments),
+        Command::Restore(arguments) => backup::restore(&arguments),
+        Command::Repair(arguments) => repair::run(&arguments),
     };
     match result {
         Ok(outcome) => outcome.into(),

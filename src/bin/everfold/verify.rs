@@ -85,8 +85,9 @@ struct Report<'a> {
     notes: &'a [String],
 }
 
+/// Damage, to be printed.
 #[derive(Serialize)]
-struct Line<'a> {
+pub(crate) struct Line<'a> {
     damage: &'static str,
     file: &'a str,
     offset: u64,
@@ -96,7 +97,7 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    fn new(corruption: &'a Corruption) -> Self {
+    pub(crate) fn new(corruption: &'a Corruption) -> Self {
         Line {
             damage: corruption.damage.name(),
             file: &corruption.file,

@@ -26,7 +26,9 @@ use super::pages::{IndexFault, PAGE, PAYLOAD, PageSink, Pages, Source, check};
 use super::table::{Placement, Table, TableCursor, TableWriter};
 use super::{SegmentIndex, file};
 use crate::event::{Position, Version};
-use crate::log::layout::{FORMAT_MAJOR, FORMAT_MINOR, bytes_at, disk_len, put, u16_at, u32_at, u64_at};
+use crate::log::layout::{
+    FORMAT_MAJOR, FORMAT_MINOR, bytes_at, disk_len, memory_len, put, u16_at, u32_at, u64_at,
+};
 use crate::storage::File;
 
 const MAGIC: [u8; 8] = *b"EVFOLBAS";
@@ -146,10 +148,21 @@ pub(crate) fn verify(file: &dyn File, identity: &Identity) -> io::Result<Option<
     Ok(None)
 }
 
+/// A stream that had events before the log's start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ended {
+    pub(crate) name: String,
+    pub(crate) version: Version,
+    /// Of its last event there.
+    pub(crate) position: Position,
+}
+
 /// What a base is made of, the oldest first.
 #[derive(Clone, Debug)]
 pub(crate) enum Part {
     Base(Arc<BaseFile>),
+    /// Streams with their hashes, in the order of these.
+    Listed(Arc<[(u64, Ended)]>),
     /// The index of a removed segment, in a file, and the segment's first position.
     Segment(Arc<SegmentIndex>, Position),
 }
@@ -219,18 +232,32 @@ impl Stream {
 /// A part being merged.
 struct Input<'a> {
     number: usize,
-    cursor: TableCursor<'a>,
-    pages: &'a Pages,
-    names: u32,
-    /// Of a segment.
-    first: Option<Position>,
+    streams: Streams<'a>,
     next: Option<Stream>,
+}
+
+/// Where the streams of a part are.
+enum Streams<'a> {
+    InPages {
+        cursor: TableCursor<'a>,
+        pages: &'a Pages,
+        names: u32,
+        /// Of a segment.
+        first: Option<Position>,
+    },
+    Listed {
+        list: &'a [(u64, Ended)],
+        next: usize,
+    },
 }
 
 impl<'a> Input<'a> {
     /// `None` for an index that is not in a file, which the caller sees to.
     fn new(number: usize, part: &'a Part) -> Option<Self> {
         let (table, pages, names, first) = match part {
+            Part::Listed(list) => {
+                return Some(Input { number, streams: Streams::Listed { list, next: 0 }, next: None });
+            }
             Part::Base(base) => (base.header.table, &base.pages, base.header.names, None),
             Part::Segment(index, first) => match index.as_ref() {
                 SegmentIndex::File(file) => {
@@ -239,38 +266,74 @@ impl<'a> Input<'a> {
                 SegmentIndex::Memory(_) => return None,
             },
         };
-        Some(Input { number, cursor: table.entries(pages), pages, names, first, next: None })
+        let streams = Streams::InPages { cursor: table.entries(pages), pages, names, first };
+        Some(Input { number, streams, next: None })
     }
 
     /// Goes on to the next stream; its hash.
     fn advance(&mut self) -> Result<Option<u64>, MergeFault> {
-        let step = |cursor: &mut TableCursor<'a>| -> Result<Option<Option<Stream>>, IndexFault> {
-            Ok(match self.first {
-                None => cursor.next::<ENTRY>()?.map(|entry| Stream::in_base(&entry)),
-                Some(first) => cursor.next::<KEY_ENTRY>()?.map(|entry| Stream::in_segment(&entry, first)),
-            })
-        };
-        self.next = loop {
-            match step(&mut self.cursor).map_err(|fault| MergeFault::Part(self.number, fault))? {
-                Some(None) => {}
-                Some(stream) => break stream,
-                None => break None,
-            }
-        };
+        let number = self.number;
+        self.next = self.streams.next().map_err(|fault| MergeFault::Part(number, fault))?;
         Ok(self.next.map(|stream| stream.hash))
     }
 
     fn name(&self, stream: &Stream) -> Result<Vec<u8>, MergeFault> {
-        self.pages
-            .bytes(self.names, stream.name, stream.len)
-            .map_err(|fault| MergeFault::Part(self.number, fault))
+        match &self.streams {
+            Streams::InPages { pages, names, .. } => pages.bytes(*names, stream.name, stream.len),
+            Streams::Listed { list, .. } => Ok(listed_name(list, stream).to_vec()),
+        }
+        .map_err(|fault| MergeFault::Part(self.number, fault))
     }
 
     fn is_named(&self, stream: &Stream, name: &[u8]) -> Result<bool, MergeFault> {
-        let same = self.pages.has(self.names, stream.name, name);
-        same.map_err(|fault| MergeFault::Part(self.number, fault))
-            .map(|same| same && stream.len == name.len())
+        match &self.streams {
+            Streams::InPages { pages, names, .. } => {
+                pages.has(*names, stream.name, name).map(|same| same && stream.len == name.len())
+            }
+            Streams::Listed { list, .. } => Ok(listed_name(list, stream) == name),
+        }
+        .map_err(|fault| MergeFault::Part(self.number, fault))
     }
+}
+
+impl Streams<'_> {
+    fn next(&mut self) -> Result<Option<Stream>, IndexFault> {
+        match self {
+            Streams::InPages { cursor, first: None, .. } => {
+                Ok(cursor.next::<ENTRY>()?.and_then(|entry| Stream::in_base(&entry)))
+            }
+            Streams::InPages { cursor, first: Some(first), .. } => {
+                while let Some(entry) = cursor.next::<KEY_ENTRY>()? {
+                    if let Some(stream) = Stream::in_segment(&entry, *first) {
+                        return Ok(Some(stream));
+                    }
+                }
+                Ok(None)
+            }
+            Streams::Listed { list, next } => {
+                let (at, Some((hash, ended))) = (*next, list.get(*next)) else { return Ok(None) };
+                *next += 1;
+                let (name, len) = (disk_len(at), ended.name.len());
+                let Ended { version, position, .. } = *ended;
+                Ok(Some(Stream { hash: *hash, name, len, version, position }))
+            }
+        }
+    }
+}
+
+fn listed_name<'a>(list: &'a [(u64, Ended)], stream: &Stream) -> &'a [u8] {
+    list.get(memory_len(stream.name)).map(|(_, ended)| ended.name.as_bytes()).unwrap_or_default()
+}
+
+/// The streams of a base.
+pub(crate) fn streams(base: &Arc<BaseFile>) -> Result<Vec<Ended>, MergeFault> {
+    let mut all = Vec::new();
+    merge(&[Part::Base(base.clone())], |stream, input| {
+        let name = String::from_utf8_lossy(&input.name(stream)?).into_owned();
+        all.push(Ended { name, version: stream.version, position: stream.position });
+        Ok(())
+    })?;
+    Ok(all)
 }
 
 /// Hands each stream to `take` once, as the last part that has it knows it, in the order of hashes.

@@ -20,8 +20,8 @@
 
 use uuid::Uuid;
 
-use super::key::Key;
-use super::pages::{IndexFault, PAGE, Pages, Source};
+use super::key::{Key, Kind};
+use super::pages::{IndexFault, PAGE, Pages, Source, check};
 use super::table::Table;
 use super::{Found, Lookup, Place, Sealed};
 use crate::event::{Position, Version};
@@ -52,6 +52,19 @@ impl Identity {
     pub(crate) fn tag(&self) -> u64 {
         page_tag(self.salt, self.sealed)
     }
+}
+
+/// The segment that an index is of, as page 0 of its file says; `None` when that does not verify.
+pub(crate) fn identity_of(page: &[u8]) -> Option<Identity> {
+    let page = check(page, 0, 0)?;
+    let is_index = bytes_at(page, 0) == Some(MAGIC) && u16_at(page, 8) == Some(FORMAT_MAJOR);
+    is_index.then_some(())?;
+    Some(Identity {
+        store_id: Uuid::from_bytes(bytes_at(page, 16)?),
+        first: Position::new(u64_at(page, 32)?),
+        salt: u64_at(page, 40)?,
+        sealed: Sealed { len: u64_at(page, 48)?, chain: u32_at(page, 152)? },
+    })
 }
 
 /// What ties the pages of a file to the segment that was sealed with this.
@@ -182,6 +195,31 @@ impl IndexFile {
         }
         let pages = Pages::new(source, identity.tag(), header.pages);
         Ok(Some(IndexFile { header, pages }))
+    }
+
+    /// Hands over the stream, the version there and the number of every event, stream by stream.
+    pub(crate) fn each_stream(&self, mut visit: impl FnMut(&str, Version, u32)) -> Result<(), IndexFault> {
+        let mut entries = self.header.key_table.entries(&self.pages);
+        while let Some(entry) = entries.next::<KEY_ENTRY>()? {
+            let ([kind, len], Some(name)) = (bytes_at(&entry, 8).unwrap_or_default(), u32_at(&entry, 12))
+            else {
+                continue;
+            };
+            if kind != Kind::Stream.code() {
+                continue;
+            }
+            let name = self.pages.bytes(self.header.names, name.into(), len.into())?;
+            let damaged = IndexFault::Damaged(self.header.key_table.first);
+            let (Ok(name), Some(found)) = (str::from_utf8(&name), found(&entry, self.header.events)) else {
+                return Err(damaged);
+            };
+            let mut version = found.base;
+            for at in 0..found.count {
+                version = version.next();
+                visit(name, version, self.posting(&found, at)?);
+            }
+        }
+        Ok(())
     }
 
     /// Whether an id is outside of those that the segment has.
