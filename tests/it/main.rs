@@ -28,6 +28,7 @@ mod opening;
 mod project;
 mod query;
 mod read;
+mod repair;
 mod restart;
 mod retain;
 mod retain_crash;
