@@ -280,3 +280,49 @@ fn retain_drops_segments_and_the_other_commands_take_what_is_left_for_whole() {
     let none = super::cli::run(&["retain", "--before", "9"], &empty.path().join("none"));
     assert_eq!(none.status.code(), Some(7));
 }
+
+#[test]
+fn a_store_is_backed_up_beside_its_application_restored_and_repaired() {
+    let dirs: [tempfile::TempDir; 4] = std::array::from_fn(|_| tempfile::tempdir().unwrap());
+    let [source, backup, restored, repaired] = dirs.each_ref().map(tempfile::TempDir::path);
+    let store = Options::new().segment_size(8192).open(source).unwrap();
+    for n in 0..20_u8 {
+        store.append("cart-7", Expected::Any, [Event::raw("sold", vec![b'a' + n; 700])]).unwrap();
+    }
+    let command = |arguments: &[&str], from: &Path, to: &Path| {
+        let output = run(&[arguments, &[from.to_str().unwrap()]].concat(), to);
+        let told = text(&output.stdout) + &text(&output.stderr);
+        (
+            output.status.code().unwrap(),
+            serde_json::from_str::<serde_json::Value>(&told).unwrap_or(told.into()),
+        )
+    };
+    let (code, told) = command(&["backup"], source, backup);
+    assert_eq!(
+        (code, &told["position"], &told["copied_segments"]),
+        (0, &20.into(), &told["segments"]),
+        "{told}"
+    );
+    let (code, told) = command(&["backup"], source, backup);
+    assert_eq!((code, &told["copied_segments"]), (0, &0.into()), "{told}");
+    let (code, told) = command(&["restore"], backup, restored);
+    assert_eq!((code, &told["position"]), (0, &20.into()), "{told}");
+    assert_eq!(run(&["verify"], restored).status.code(), Some(0));
+    let (code, told) = command(&["restore"], backup, restored);
+    assert_eq!(code, 2, "{told}");
+
+    let segment = restored.join("log/00000000000000000001.seg");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let damaged = bytes.iter().position(|byte| *byte == b'b').unwrap();
+    bytes[damaged] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let (code, told) = command(&["repair"], restored, repaired);
+    assert_eq!((code, &told["saved"], &told["lost_events"]), (3, &19.into(), &1.into()), "{told}");
+    assert_eq!(told["lost"][0]["streams"][0]["stream"], "cart-7", "{told}");
+    let kept: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(repaired.join("REPAIR.json")).unwrap()).unwrap();
+    assert_eq!(kept, told, "the report stays with the store");
+    assert_eq!(run(&["verify"], repaired).status.code(), Some(0));
+    let (code, told) = command(&["repair", "--format", "table"], backup, repaired);
+    assert_eq!(code, 2, "{told}");
+}

@@ -8,6 +8,7 @@
 
 mod append;
 mod ask;
+mod backup;
 mod block_on;
 #[cfg(feature = "cli")]
 mod cli;
