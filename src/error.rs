@@ -59,7 +59,8 @@ pub enum ErrorKind {
         position: Position,
     },
     /// The write or sync of this append failed: the events may or may not be there after the store is reopened.
-    /// Append them again with the same ids then.
+    /// Append them again with the same ids then. If the next append is refused as [`Poisoned`](ErrorKind::Poisoned), reopen
+    /// the store first; if the disk was full, that is not so, and appends go on when there is space.
     Indeterminate,
     /// An earlier write or sync failed, so the store takes no more appends until it is reopened. Nothing was written.
     Poisoned,

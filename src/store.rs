@@ -132,7 +132,8 @@ impl Store {
     /// [`AppendError::Conflict`] when a guard does not hold. [`AppendError::Failed`] with a kind of: `Invalid` or
     /// `TooLarge` (a name, size or number beyond the limits), `IdTaken`, `DiskFull` (try again later),
     /// `ReadOnly`, `Closed`, `Poisoned`, `Io` (the next segment could not be made): nothing was written.
-    /// `Indeterminate`: the write failed, and only reopening the store tells whether the events are there. `Corrupt`:
+    /// `Indeterminate`: the write failed, and appending the same ids again tells whether the events are there, after
+    /// reopening the store unless the disk was full. `Corrupt`:
     /// damage hides what version a stream has, and nothing was written.
     pub fn append_batch(&self, batch: Batch) -> Result<Appended, AppendError> {
         self.shared.log.append(&batch)

@@ -11,7 +11,7 @@ use super::committer::Committer;
 use super::outflow::Outflow;
 use super::spare::Spare;
 use super::writer::Writer;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
 /// The mark is written when there was no append for so long, when that is looked at so often.
 const IDLE: Duration = Duration::from_secs(1);
@@ -145,7 +145,8 @@ impl Keeper {
         }
     }
 
-    /// A failure poisons the writer, which tells the appenders; there is nobody to tell here.
+    /// A failure poisons the writer, which tells the appenders; there is nobody to tell here. Where the disk is full, it is
+    /// tried again.
     fn settle(&self, committer: &Committer, mark: bool) {
         let settled = match mark && committer.with_writer(|writer| writer.mark_is_behind()) {
             true => committer.with_writer(Writer::mark_progress),
@@ -153,6 +154,9 @@ impl Keeper {
         };
         if let Err(error) = settled {
             tracing::warn!(%error, "could not sync what was appended without");
+            if error.kind() == ErrorKind::DiskFull && set(&self.noted.sync) {
+                self.note(|duties| duties.sync_at = Instant::now().checked_add(self.sync_after.max(IDLE)));
+            }
         }
     }
 

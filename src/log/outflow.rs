@@ -22,7 +22,7 @@ enum State {
     Waiting(Write),
     Begun,
     /// With the buffer.
-    Done(io::Result<Vec<u8>>),
+    Done(Result<Vec<u8>, Failed>),
 }
 
 #[derive(Debug)]
@@ -30,6 +30,14 @@ struct Write {
     file: Arc<dyn File>,
     bytes: Vec<u8>,
     offset: u64,
+}
+
+/// A write that failed, and what was to be written where.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) error: io::Error,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) offset: u64,
 }
 
 impl Outflow {
@@ -45,15 +53,21 @@ impl Outflow {
             State::Waiting(write) => {
                 *state = State::Begun;
                 drop(state);
-                let mut begun = Begun { outflow: self, result: Err(io::Error::other("a thread panicked")) };
-                begun.result = write.file.write_at(&write.bytes, write.offset).map(|()| write.bytes);
+                let Write { file, bytes, offset } = write;
+                let panicked = io::Error::other("a thread panicked");
+                let panicked = Failed { error: panicked, bytes: Vec::new(), offset };
+                let mut begun = Begun { outflow: self, result: Err(panicked) };
+                begun.result = match file.write_at(&bytes, offset) {
+                    Ok(()) => Ok(bytes),
+                    Err(error) => Err(Failed { error, bytes, offset }),
+                };
             }
             other => *state = other,
         }
     }
 
     /// How the write ended, once it has, and an empty buffer; none if there was no write.
-    pub(crate) fn finish(&self) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) fn finish(&self) -> Result<Option<Vec<u8>>, Failed> {
         self.work();
         let mut state = self.lock();
         loop {
@@ -74,7 +88,7 @@ impl Outflow {
 /// Says when dropped that the write is over, however it ended.
 struct Begun<'a> {
     outflow: &'a Outflow,
-    result: io::Result<Vec<u8>>,
+    result: Result<Vec<u8>, Failed>,
 }
 
 impl Drop for Begun<'_> {
@@ -123,7 +137,7 @@ mod tests {
         outflow.start(file, vec![1; 4], 0);
         outflow.work();
         outflow.work();
-        assert!(outflow.finish().is_err());
+        assert_eq!(outflow.finish().unwrap_err().bytes, [1; 4]);
         assert!(outflow.finish().unwrap().is_none());
     }
 }

@@ -144,8 +144,17 @@ impl Slot {
 }
 
 pub(crate) fn indeterminate(failure: Option<&Error>) -> Error {
-    let message = "the write of this append failed: its events may or may not be there after the store is reopened; \
-                   append them again then, with the same ids";
+    let is_full = failure.is_some_and(|failure| failure.kind() == ErrorKind::DiskFull);
+    let message = match is_full {
+        true => {
+            "the disk is full: the events of this append wait in memory for room, which the next append or sync looks for, \
+             and are gone if the process ends before; append them again, with the same ids, to be sure"
+        }
+        false => {
+            "the write of this append failed: its events may or may not be there after the store is reopened; \
+             append them again then, with the same ids"
+        }
+    };
     let error = Error::new(ErrorKind::Indeterminate, message);
     match failure {
         Some(failure) => error.because(failure.clone()),

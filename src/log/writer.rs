@@ -17,7 +17,7 @@ use super::indexer::Indexer;
 use super::keeper::Chores;
 use super::layout::disk_len;
 use super::mark::{MARK_FILE, Mark};
-use super::outflow::Outflow;
+use super::outflow::{Failed, Outflow};
 use super::request::Request;
 use super::segment::{Segment, segment_name};
 use super::segment_header::{SEGMENT_HEADER, SegmentHeader};
@@ -62,6 +62,8 @@ pub(crate) struct Writer {
     mark_file: Arc<dyn File>,
     mark: Mark,
     failure: Option<Error>,
+    /// The disk had no room for the unwritten frames.
+    full: bool,
     /// About how much memory the active segment's index takes, and when the segment is sealed for that.
     index_size: usize,
     max_index_bytes: usize,
@@ -110,6 +112,7 @@ impl Writer {
             mark_file,
             mark,
             failure: None,
+            full: false,
             index_size: 0,
             max_index_bytes,
             indexer,
@@ -121,6 +124,9 @@ impl Writer {
     /// Gives a batch its place, unless a guard does not hold or its events are there already.
     pub(crate) fn sequence(&mut self, request: &mut Request) -> Result<Appended, AppendError> {
         self.check_alive()?;
+        if self.full {
+            self.write()?;
+        }
         let decision = Decision { catalog: &self.catalog, last: self.place.next.previous() };
         if request.recorded_at_ns.is_none()
             && let Some(repeated) = decision.repeated(request)?
@@ -237,8 +243,9 @@ impl Writer {
         }
         self.ahead.claim(self.place.offset);
         if let Err(e) = self.file.write_at(&self.unwritten, self.written) {
-            return Err(self.poison(self.segment.fault("write", e)));
+            return Err(self.failed_write(e));
         }
+        self.full = false;
         self.written = self.place.offset;
         self.unwritten.clear();
         self.unwritten.shrink_to(MOST_KEPT);
@@ -266,11 +273,25 @@ impl Writer {
         if !std::mem::take(&mut self.flows) {
             return Ok(Vec::new());
         }
-        let finished = self.outflow.finish().map_err(|e| self.segment.fault("write", e));
-        let mut buffer = finished.map_err(|e| self.poison(e))?.unwrap_or_default();
+        let mut buffer = match self.outflow.finish() {
+            Ok(buffer) => buffer.unwrap_or_default(),
+            Err(Failed { error, bytes, offset }) => {
+                self.unwritten.splice(0..0, bytes);
+                self.written = offset;
+                return Err(self.failed_write(error));
+            }
+        };
         buffer.clear();
         buffer.shrink_to(MOST_KEPT);
         Ok(buffer)
+    }
+
+    /// A full disk is no failure: the frames stay in memory, and are written when there is room. Until then nothing is
+    /// appended.
+    fn failed_write(&mut self, error: io::Error) -> Error {
+        let error = self.segment.fault("write", error);
+        self.full = error.kind() == ErrorKind::DiskFull;
+        if self.full { error } else { self.poison(error) }
     }
 
     /// Makes every frame durable.
@@ -355,7 +376,10 @@ impl Writer {
     /// Syncs, and writes to the mark how far the log is good.
     pub(crate) fn mark_progress(&mut self) -> Result<(), Error> {
         self.sync()?;
-        self.write_mark(false).map_err(|e| self.poison(e))
+        match self.write_mark(false) {
+            Err(full) if full.kind() == ErrorKind::DiskFull => Err(full),
+            result => result.map_err(|e| self.poison(e)),
+        }
     }
 
     /// Writes the mark: everything up to the place is durable.
@@ -371,8 +395,10 @@ impl Writer {
             ..self.mark
         };
         let (offset, slot) = mark.encode();
-        let written = self.mark_file.write_at(&slot, offset).and_then(|()| self.mark_file.sync());
-        written.map_err(|e| Error::io(format_args!("write {MARK_FILE}"), e))?;
+        let fault = |doing, e| Error::io(format_args!("{doing} {MARK_FILE}"), e);
+        self.mark_file.write_at(&slot, offset).map_err(|e| fault("write", e))?;
+        // Whatever it says, a sync that failed is not to be tried again.
+        self.mark_file.sync().map_err(|e| self.poison(fault("sync", e)))?;
         self.mark = mark;
         Ok(())
     }

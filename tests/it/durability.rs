@@ -206,3 +206,68 @@ fn a_sync_that_fails_behind_the_appenders_poisons_the_store_and_ends_what_waits(
     let Err(AppendError::Failed(refused)) = store.append_batch(deferred()) else { unreachable!() };
     assert_eq!(refused.kind(), ErrorKind::Poisoned);
 }
+
+/// Where the disk is full, an append fails; the next ones are refused; with room again, appends go on, and the first one
+/// is found to be there.
+fn fill_the_disk(durability: Durability, payload: usize, short: bool) {
+    let storage = MemoryStorage::new();
+    let store = Options::new().sync_after(FOR_EVER).open_memory(&storage).unwrap();
+    append(&store, Durability::Durable);
+    let full = Fault::from_then_on(std::io::ErrorKind::StorageFull);
+    storage.fail_at(storage.operations() + 1, if short { full.short() } else { full });
+    let event = Event::raw("t", vec![b'x'; payload]);
+    let again = || Batch::new().event("s", event.clone()).durability(durability);
+    let kind = |result: Result<_, AppendError>| match result {
+        Err(AppendError::Failed(error)) => error.kind(),
+        other => panic!("{other:?}"),
+    };
+    match durability {
+        // It is in memory, which is all that was promised.
+        Durability::Deferred => drop(store.append_batch(again()).unwrap()),
+        _ => assert_eq!(kind(store.append_batch(again())), ErrorKind::Indeterminate),
+    }
+    let refused = || kind(store.append_batch(Batch::new().event("s", Event::raw("t", "other"))));
+    if durability == Durability::Deferred {
+        assert_eq!(store.sync().unwrap_err().kind(), ErrorKind::DiskFull);
+    }
+    assert_eq!((refused(), refused()), (ErrorKind::DiskFull, ErrorKind::DiskFull));
+    assert_eq!(store.sync().unwrap_err().kind(), ErrorKind::DiskFull);
+    assert_eq!(readable(&store), 1, "reads go on");
+    assert_eq!(after_crash(&storage, POWER_LOSS), 1);
+    storage.clear_faults();
+    let done = store.append_batch(again()).unwrap();
+    assert_eq!((done.position.get(), done.repeated), (2, true), "{durability:?}, {payload}, {short}");
+    assert_eq!(append(&store, Durability::Durable).get(), 3);
+    assert_eq!((readable(&store), after_crash(&storage, POWER_LOSS)), (3, 3));
+    store.close().unwrap();
+    assert_eq!(after_crash(&storage, POWER_LOSS), 3);
+}
+
+#[test]
+fn a_full_disk_refuses_appends_without_forgetting_any_and_they_go_on_when_there_is_room() {
+    for short in [false, true] {
+        fill_the_disk(Durability::Durable, 10, short);
+        fill_the_disk(Durability::Written, 10, short);
+        fill_the_disk(Durability::Deferred, 10, short);
+        // Large enough to be left to another thread.
+        fill_the_disk(Durability::Deferred, 2 << 20, short);
+    }
+}
+
+#[test]
+fn what_waits_for_room_is_written_by_itself_when_there_is_some() {
+    let storage = MemoryStorage::new();
+    let store = Options::new().sync_after(Duration::from_millis(1)).open_memory(&storage).unwrap();
+    append(&store, Durability::Durable);
+    storage.fail_at(storage.operations() + 1, Fault::from_then_on(std::io::ErrorKind::QuotaExceeded));
+    append(&store, Durability::Deferred);
+    let before = storage.operations();
+    while storage.operations() < before + 2 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    storage.clear_faults();
+    let mut subscription = store.subscribe(Position::new(1));
+    let event = subscription.next_timeout(Duration::from_secs(60)).unwrap().unwrap();
+    assert_eq!(event.position().get(), 2);
+    assert_eq!(after_crash(&storage, POWER_LOSS), 2);
+}
