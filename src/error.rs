@@ -243,16 +243,16 @@ impl Damage {
                 "nothing to do: it was never acknowledged, and opening the store sets it aside"
             }
             Damage::SuspectTail => {
-                "copy the directory, look with `everfold dump --frames`; restore a backup if the event matters"
+                "copy the directory and look with `everfold dump --frames`; restore a backup, or save all else with `everfold repair`, and this too with --accept-unproven-tail"
             }
             Damage::VersionsLost => {
-                "put an undamaged copy of the file back; until then only streams that have events in the log take appends"
+                "put an undamaged copy of the file back, or make a new store with `everfold repair`; until then only streams that have events in the log take appends"
             }
             Damage::SegmentMissing | Damage::TailLost => {
-                "put the missing file or an undamaged copy back; do not append to this store"
+                "put the missing file or an undamaged copy back and do not append to this store; or restore a backup, or save the rest with `everfold repair`"
             }
             _ => {
-                "copy the directory and check the disk, then put an undamaged copy of the file back; the other events can be read with a read-only open or `everfold dump`"
+                "copy the directory and check the disk, then put an undamaged copy of the file back or restore a backup; `everfold repair` saves the other events into a new store"
             }
         }
     }
