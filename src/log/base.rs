@@ -10,7 +10,7 @@ use super::index::base::{BaseFile, Identity, verify};
 use super::index::key::Key;
 use super::index::pages::{IndexFault, PAGE, Source};
 use super::layout::disk_len;
-use super::lookup::Head;
+use super::lookup::StreamEnd;
 use super::segment::{base_name, position_in};
 use crate::error::{Corruption, Damage, Error};
 use crate::event::Position;
@@ -91,13 +91,13 @@ impl Catalog {
     }
 
     /// The last event that a stream had before the log's start.
-    pub(crate) fn head_before_start(&self, stream: &Key<'_>) -> Result<Option<Head>, Error> {
+    pub(crate) fn end_before_start(&self, stream: &Key<'_>) -> Result<Option<StreamEnd>, Error> {
         if self.log_start() == Position::START.next() {
             return Ok(None);
         }
         let mut start = self.holds.start();
         loop {
-            let found = start.head(stream);
+            let found = start.end_of(stream);
             let now = self.holds.start();
             // Retention has put another file in its place meanwhile.
             if found.is_ok() || now.first == start.first {
@@ -110,13 +110,13 @@ impl Catalog {
 
 impl Start {
     /// The last event that a stream had before.
-    pub(super) fn head(&self, stream: &Key<'_>) -> Result<Option<Head>, Error> {
+    pub(super) fn end_of(&self, stream: &Key<'_>) -> Result<Option<StreamEnd>, Error> {
         match &self.base {
             Base::Nothing => Ok(None),
             Base::Lost(damage) => Err(damage.clone().into()),
             Base::File(base) => {
                 let found = base.find(stream).map_err(|fault| base_fault(base, fault))?;
-                Ok(found.map(|(version, position)| Head { version, position }))
+                Ok(found.map(|(version, position)| StreamEnd { version, position }))
             }
         }
     }

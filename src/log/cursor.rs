@@ -109,8 +109,8 @@ impl Cursor {
     pub(crate) fn stream_backward(catalog: Arc<Catalog>, stream: &str, before: Version) -> Self {
         let last = catalog.watermark.get();
         let stream = OwnedKey::new(catalog.hasher, Kind::Stream, stream);
-        let (end, hidden) = match catalog.head(&stream.key()) {
-            Ok(head) => (Some(head.version), catalog.damaged_end()),
+        let (end, hidden) = match catalog.end_of(&stream.key()) {
+            Ok(end) => (Some(end.version), catalog.damaged_end()),
             Err(error) => (None, Some(error)),
         };
         let mut cursor = Self::new(catalog, RANDOM, None, |start| {

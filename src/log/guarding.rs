@@ -11,7 +11,7 @@ use super::catalog::Catalog;
 use super::index::key::{Key, Kind};
 use super::index::memory::MemoryIndex;
 use super::index::{Lookup as _, SegmentIndex};
-use super::lookup::{Head, WithId};
+use super::lookup::{StreamEnd, WithId};
 use super::matching::Prepared;
 use super::request::Request;
 use super::segment::Segment;
@@ -28,7 +28,7 @@ pub(crate) struct Known {
     /// The numbers of the first segment and of that one.
     between: Option<(u64, u64)>,
     /// By key; of streams that the active segment did not have.
-    heads: Vec<Option<Head>>,
+    ends: Vec<Option<StreamEnd>>,
     /// By guard.
     guards: Vec<KnownGuard>,
     /// Events that have ids of the request's, by the number of the request's event.
@@ -39,7 +39,7 @@ pub(crate) struct Known {
 enum KnownGuard {
     /// The active segment has the stream.
     Active,
-    Head(Head),
+    End(StreamEnd),
     /// Up to the position, which was durable then, the last event that matches is this one.
     Match {
         query: Arc<Prepared>,
@@ -58,24 +58,24 @@ impl Known {
         let (first, active) = catalog.numbers();
         let up_to = catalog.watermark.get();
         let in_active = Active::of(catalog);
-        let head = |key: &Key<'_>| match in_active.head(key) {
+        let end = |key: &Key<'_>| match in_active.end_of(key) {
             Some(_) => Ok(None),
-            None => catalog.head_below(key, active).map(|head| Some(head.unwrap_or_default())),
+            None => catalog.end_below(key, active).map(|end| Some(end.unwrap_or_default())),
         };
-        let mut heads = Vec::new();
+        let mut ends = Vec::new();
         // Without sealed segments there is nothing to know.
         if active > first {
-            heads.reserve(request.keys().len());
+            ends.reserve(request.keys().len());
             for key in request.keys() {
-                heads.push(if key.kind == Kind::Stream { head(&key)? } else { None });
+                ends.push(if key.kind == Kind::Stream { end(&key)? } else { None });
             }
         }
         let mut guards = Vec::with_capacity(request.guards.len());
         for guard in &request.guards {
             guards.push(match guard {
                 Guard::Version { stream, .. } => {
-                    let head = head(&catalog.hasher.key(Kind::Stream, stream))?;
-                    head.map_or(KnownGuard::Active, KnownGuard::Head)
+                    let end = end(&catalog.hasher.key(Kind::Stream, stream))?;
+                    end.map_or(KnownGuard::Active, KnownGuard::End)
                 }
                 Guard::NoEvent { query, after } => {
                     let query = Arc::new(Prepared::new(query, catalog.hasher));
@@ -91,7 +91,7 @@ impl Known {
                 catalog.find_ids(&ids, active)?
             }
         };
-        Ok(Known { between: Some((first, active)), heads, guards, ids })
+        Ok(Known { between: Some((first, active)), ends, guards, ids })
     }
 }
 
@@ -115,10 +115,10 @@ impl Active {
     }
 
     /// The last event of a stream in it.
-    fn head(&self, stream: &Key<'_>) -> Option<Head> {
+    fn end_of(&self, stream: &Key<'_>) -> Option<StreamEnd> {
         let found = self.memory()?.find(stream).ok().flatten()?;
         let position = self.segment.as_ref()?.position(found.last);
-        Some(Head { version: found.version, position })
+        Some(StreamEnd { version: found.version, position })
     }
 }
 
@@ -153,10 +153,10 @@ impl Decision<'_> {
         Some(&request.known).filter(|known| known.between == Some(segments))
     }
 
-    fn head(&self, stream: &Key<'_>, known: Option<Head>) -> Result<Head, Error> {
-        match (Active::of(self.catalog).head(stream), known) {
-            (Some(head), _) | (None, Some(head)) => Ok(head),
-            (None, None) => self.catalog.head(stream),
+    fn end_of(&self, stream: &Key<'_>, known: Option<StreamEnd>) -> Result<StreamEnd, Error> {
+        match (Active::of(self.catalog).end_of(stream), known) {
+            (Some(end), _) | (None, Some(end)) => Ok(end),
+            (None, None) => self.catalog.end_of(stream),
         }
     }
 
@@ -172,11 +172,11 @@ impl Decision<'_> {
                 continue;
             }
             let in_memory = memory.as_ref().and_then(|memory| memory.version(memory.key_number(&key)?));
-            let known = known.and_then(|known| known.heads.get(number).copied().flatten());
+            let known = known.and_then(|known| known.ends.get(number).copied().flatten());
             versions.push(match (in_memory, known) {
                 (Some(version), _) => version,
-                (None, Some(head)) => head.version,
-                (None, None) => self.catalog.head_below(&key, last)?.unwrap_or_default().version,
+                (None, Some(end)) => end.version,
+                (None, None) => self.catalog.end_below(&key, last)?.unwrap_or_default().version,
             });
         }
         Ok(())
@@ -188,11 +188,11 @@ impl Decision<'_> {
             let broken = match guard {
                 Guard::Version { stream, expected } => {
                     let known = self.known(request).and_then(|known| match known.guards.get(number) {
-                        Some(KnownGuard::Head(head)) => Some(*head),
+                        Some(KnownGuard::End(end)) => Some(*end),
                         Some(KnownGuard::Active | KnownGuard::Match { .. }) | None => None,
                     });
-                    let head = self.head(&self.catalog.hasher.key(Kind::Stream, stream), known)?;
-                    (!expected.holds(head.version)).then_some((head.position, Some(head.version)))
+                    let end = self.end_of(&self.catalog.hasher.key(Kind::Stream, stream), known)?;
+                    (!expected.holds(end.version)).then_some((end.position, Some(end.version)))
                 }
                 Guard::NoEvent { query, after } => {
                     // What is durable does not change, whichever segment is active.

@@ -20,7 +20,7 @@ use crate::event::{Position, Version};
 
 /// The last event of a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Head {
+pub(crate) struct StreamEnd {
     pub(crate) version: Version,
     pub(crate) position: Position,
 }
@@ -100,8 +100,8 @@ impl Catalog {
 
     /// The last event of a stream in the segments below a number, or before the log's start. Fails when damage may hide
     /// a later one.
-    pub(crate) fn head_below(&self, stream: &Key<'_>, below: u64) -> Result<Option<Head>, Error> {
-        let head = self.each_candidate(Wanted::Name(stream.hash), 0..below, |_, segment| {
+    pub(crate) fn end_below(&self, stream: &Key<'_>, below: u64) -> Result<Option<StreamEnd>, Error> {
+        let end = self.each_candidate(Wanted::Name(stream.hash), 0..below, |_, segment| {
             let (found, hidden) = self.look(segment, |index| {
                 Ok((index.find(stream)?, index.hidden().iter().max_by_key(|hidden| hidden.to).cloned()))
             })?;
@@ -110,23 +110,23 @@ impl Catalog {
             }
             Ok(match found {
                 Some(Found { version, last, .. }) => {
-                    ControlFlow::Break(Head { version, position: segment.position(last) })
+                    ControlFlow::Break(StreamEnd { version, position: segment.position(last) })
                 }
                 None => ControlFlow::Continue(()),
             })
         })?;
-        head.map_or_else(|| self.head_before_start(stream), |head| Ok(Some(head)))
+        end.map_or_else(|| self.end_before_start(stream), |end| Ok(Some(end)))
     }
 
     /// The last event of a stream, durable or not. Fails when damage may hide a later one.
-    pub(crate) fn head(&self, stream: &Key<'_>) -> Result<Head, Error> {
+    pub(crate) fn end_of(&self, stream: &Key<'_>) -> Result<StreamEnd, Error> {
         let (_, active) = self.numbers();
-        Ok(self.head_below(stream, active.saturating_add(1))?.unwrap_or_default())
+        Ok(self.end_below(stream, active.saturating_add(1))?.unwrap_or_default())
     }
 
     /// The error that a read of a stream meets at its end, when damage may hide events there.
     pub(crate) fn hidden_end(&self, stream: &Key<'_>) -> Option<Error> {
-        self.head(stream).err().or_else(|| self.damaged_end())
+        self.end_of(stream).err().or_else(|| self.damaged_end())
     }
 
     /// Finds those of some ids that segments below a number have. Returns them with their places in the list.

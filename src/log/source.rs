@@ -286,8 +286,8 @@ impl StreamSource {
     }
 
     fn start(&mut self, catalog: &Catalog) -> Result<QuerySource, Error> {
-        match self.log_start.head(&self.stream.key()) {
-            Ok(head) => self.removed = head.unwrap_or_default().version,
+        match self.log_start.end_of(&self.stream.key()) {
+            Ok(end) => self.removed = end.unwrap_or_default().version,
             Err(error) => self.removed_unknown = Some(error),
         }
         if self.direction == Direction::Forward && self.from < self.removed {
