@@ -299,7 +299,7 @@ impl Store {
     }
 
     /// Copies everything that was appended so far into a directory of its own, while appends go on, and reads back what
-    /// it wrote. The copy is a store, with the same id; [`restore`](crate::restore) makes a working store of it again.
+    /// it wrote. Where that cannot be synced, what was durable is copied: [`position`](BackedUp::position) tells. The copy is a store, with the same id; [`restore`](crate::restore) makes a working store of it again.
     ///
     /// The directory is new or empty, or holds an earlier backup of this store: then only what is new is copied, and
     /// what [`retain`](Store::retain) has dropped meanwhile is dropped there too. When it returns, the backup is
@@ -338,9 +338,11 @@ impl Store {
 
     fn back_up(&self, target: Target<'_>, onto: Onto) -> Result<BackedUp, Error> {
         let log = &self.shared.log;
-        // A log that failed takes no more syncs, and what was durable before is worth a copy all the more.
-        if log.is_writable() && log.catalog.failure().is_none() {
-            log.sync()?;
+        if log.is_writable()
+            && let Err(error) = log.sync()
+        {
+            // Of a log that failed, or has no room, what is durable is worth a copy all the more.
+            tracing::warn!(%error, "only what was durable before is backed up");
         }
         back_up(&log.catalog, target, onto)
     }

@@ -41,21 +41,9 @@ pub(super) fn rebuild(wreck: &Wreck, survey: Survey, to: Arc<dyn Storage>) -> Re
     let log = Log::open(to, &options)?;
     let mut new =
         New { log, next: survey.log_start, saved: 0, wrong_versions: 0, source_id: wreck.store.store_id };
-    let mut recorded_at_ns = 0;
-    wreck.go_through(&mut |passed| {
-        let Passed::Events(events) = passed else { return Ok(()) };
-        // A frame of which only a part verifies may have holes as well.
-        for events in events.chunk_by(|a, b| a.position().next() == b.position()) {
-            let Some(first) = events.first() else { continue };
-            new.stand_in(&survey, first.position(), first.recorded_at_ns())?;
-            new.copy(events)?;
-            recorded_at_ns = first.recorded_at_ns();
-        }
-        Ok(())
-    })?;
-    let end = survey.holes.last().map_or(new.next, |(_, last)| last.next());
-    new.stand_in(&survey, end, recorded_at_ns)?;
-    new.log.close()?;
+    let filled = new.fill(wreck, &survey);
+    let closed = new.log.close();
+    filled.and(closed)?;
     let mut notes = survey.notes.clone();
     if new.wrong_versions > 0 {
         notes.push(format!(
@@ -117,6 +105,23 @@ struct New {
 }
 
 impl New {
+    fn fill(&mut self, wreck: &Wreck, survey: &Survey) -> Result<(), Error> {
+        let mut recorded_at_ns = 0;
+        wreck.go_through(&mut |passed| {
+            let Passed::Events(events) = passed else { return Ok(()) };
+            // A frame of which only a part verifies may have holes as well.
+            for events in events.chunk_by(|a, b| a.position().next() == b.position()) {
+                let Some(first) = events.first() else { continue };
+                recorded_at_ns = first.recorded_at_ns();
+                self.stand_in(survey, first.position(), recorded_at_ns)?;
+                self.copy(events)?;
+            }
+            Ok(())
+        })?;
+        let end = survey.holes.last().map_or(self.next, |(_, last)| last.next());
+        self.stand_in(survey, end, recorded_at_ns)
+    }
+
     fn copy(&mut self, events: &[RecordedEvent]) -> Result<(), Error> {
         let Some(last) = events.last() else { return Ok(()) };
         let batch = events

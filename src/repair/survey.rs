@@ -16,6 +16,9 @@ use crate::event::{Position, Version};
 use crate::log::index::base::Ended;
 use crate::log::layout::disk_len;
 
+/// An event stands in for each lost one, up to so many.
+const MOST_LOST: u64 = 1 << 28;
+
 /// A stream and a version in it.
 pub(super) type InStream = (Arc<str>, Version);
 
@@ -89,6 +92,7 @@ impl Survey {
             Ok(())
         })?;
         survey.end_at(next, wreck.mark.map(|mark| mark.durable));
+        survey.check_size()?;
         let told = wreck.ended()?;
         if told.is_none() {
             survey.notes.push(
@@ -167,6 +171,20 @@ impl Survey {
             }
             _ => {}
         }
+    }
+
+    /// What so many events would have been is not made up: rather the files contradict each other.
+    fn check_size(&self) -> Result<(), Error> {
+        let lost = self.holes.iter().map(|(first, last)| last.get() - first.get() + 1);
+        let lost = lost.fold(0_u64, u64::saturating_add);
+        if lost <= MOST_LOST && self.log_start < Position::END {
+            return Ok(());
+        }
+        let largest = self.holes.iter().max_by_key(|(first, last)| last.get() - first.get());
+        let (first, last) = largest.copied().unwrap_or_default();
+        Err(Error::invalid(format!(
+            "{lost} events are missing, most of them from position {first} to {last}: of more than {MOST_LOST} no new store is made; restore a backup, or take what is out of place from a copy of the directory"
+        )))
     }
 
     fn note(&mut self, corruption: Corruption) {

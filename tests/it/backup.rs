@@ -256,6 +256,20 @@ fn a_failed_log_can_still_be_backed_up() {
 }
 
 #[test]
+fn a_store_on_a_full_disk_can_be_backed_up_to_another_one() {
+    let storage = MemoryStorage::new();
+    let store = small().open_memory(&storage).unwrap();
+    let done = store.append("s", Expected::Any, [Event::raw("e", *b"1")]).unwrap();
+    storage.fail_at(storage.operations() + 1, Fault::from_then_on(io::ErrorKind::StorageFull));
+    store.append("s", Expected::Any, [Event::raw("e", *b"2")]).unwrap_err();
+    let backup = MemoryStorage::new();
+    assert_eq!(store.backup_memory(&backup).unwrap().position, done.position);
+    storage.clear_faults();
+    assert_eq!(store.backup_memory(&backup).unwrap().position.get(), 2);
+    assert_eq!(backed_up(&backup).1, facts(&store));
+}
+
+#[test]
 fn a_backup_keeps_retention_from_dropping_what_it_copies() {
     let source = tempfile::tempdir().unwrap();
     let store = Options::new().segment_size(32 << 10).open(source.path()).unwrap();

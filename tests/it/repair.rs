@@ -1,8 +1,8 @@
 //! Damaged stores are repaired into new ones: what verifies keeps its place, and what is lost is told.
 
 use everfold::{
-    Batch, Damage, Durability, ErrorKind, Event, Expected, LOST_STREAM, LOST_TYPE, MemoryStorage, Position,
-    Repair, RepairReport, Retention, Store, Version, repair, repair_memory,
+    Batch, Damage, Durability, ErrorKind, Event, Expected, Fault, LOST_STREAM, LOST_TYPE, MemoryStorage,
+    Position, Repair, RepairReport, Retention, Store, Version, repair, repair_memory,
 };
 
 use crate::ledger::{Fact, small};
@@ -376,6 +376,22 @@ fn a_repair_needs_a_store_and_an_empty_place() {
     std::fs::write(other.path().join("letter.txt"), "dear").unwrap();
     let foreign = repair(dir.path(), other.path(), &Repair::new());
     assert_eq!(foreign.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn a_new_store_that_cannot_be_written_is_an_error_and_can_be_tried_again() {
+    let patient = Patient::new();
+    for n in (1..).step_by(7) {
+        let new = MemoryStorage::new();
+        new.fail_at(n, Fault::from_then_on(std::io::ErrorKind::StorageFull));
+        match repair_memory(&patient.copy(), &new, &Repair::new()) {
+            Ok(report) => {
+                assert!(n > 100 && report.is_complete());
+                break;
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::DiskFull, "operation {n}: {error}"),
+        }
+    }
 }
 
 #[test]
