@@ -42,6 +42,7 @@ pub struct Store {
 struct Shared {
     log: Log,
     view_cache_bytes: u64,
+    verify_views: bool,
     projectors: Mutex<Projectors>,
     /// How closing ended, once it has.
     closed: Mutex<Option<Result<(), Error>>>,
@@ -85,6 +86,7 @@ impl Options {
         let shared = Shared {
             log: Log::open(storage, self)?,
             view_cache_bytes: self.view_cache_bytes,
+            verify_views: self.verify_views,
             projectors: Mutex::default(),
             closed: Mutex::default(),
         };
@@ -341,6 +343,7 @@ impl Store {
             name: P::NAME,
             generation: P::GENERATION,
             from_log_start: P::FROM_LOG_START,
+            verify: self.shared.verify_views,
         };
         let state = Arc::new(ViewState::new(P::NAME, P::GENERATION, catalog));
         let projector = Projector::start(projection, Setting { home, state: state.clone() })?;

@@ -10,10 +10,10 @@ use crate::event::Position;
 use crate::log::catalog::Catalog;
 use crate::log::reader::Reader;
 use crate::log::window::RANDOM;
+use crate::view::digest::Digest;
 use crate::view::folder::ViewFolder;
-use crate::view::handle::META_KEY;
 use crate::view::memory_rows::MemoryRows;
-use crate::view::meta::ViewMeta;
+use crate::view::meta::{META_KEY, ViewMeta};
 use crate::view::rows::Rows;
 use crate::view::sled_rows::SledRows;
 
@@ -28,6 +28,8 @@ pub(crate) struct ViewHome {
     pub(crate) generation: u32,
     /// Rows may start with what is left of the log.
     pub(crate) from_log_start: bool,
+    /// Rows that are found are read, and held against their digest.
+    pub(crate) verify: bool,
 }
 
 /// Rows that follow from the log up to their checkpoint.
@@ -80,8 +82,11 @@ impl ViewHome {
             };
         };
         let meta =
-            ViewMeta::decode(&bytes).ok_or_else(|| unfit("what it says of itself does not verify".into()))?;
+            ViewMeta::decode(&bytes).ok_or_else(|| unfit("what it says of itself does not verify, or is of another version's format".into()))?;
         self.check(&meta, catalog).map_err(unfit)?;
+        if self.verify {
+            check_rows(&meta, rows.digest()?).map_err(unfit)?;
+        }
         Ok(OpenedRows { rows: Arc::new(rows), meta, rebuilt_because: None })
     }
 
@@ -137,8 +142,20 @@ impl ViewHome {
             generation: self.generation,
             checkpoint,
             fingerprint: 0,
-            rows: 0,
+            digest: Digest::default(),
         };
         OpenedRows { rows, meta, rebuilt_because }
     }
+}
+
+/// The key-value store may have lost some rows, or brought back old ones, and not the row about the view.
+fn check_rows(meta: &ViewMeta, found: Digest) -> Result<(), String> {
+    if found == meta.digest {
+        return Ok(());
+    }
+    let (said, sums) = (meta.digest.rows, if found.rows == meta.digest.rows { ", and others" } else { "" });
+    Err(format!(
+        "its rows are not those of its checkpoint {}: there are {}{sums}, and it says {said}",
+        meta.checkpoint, found.rows
+    ))
 }

@@ -23,7 +23,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind};
+use crate::view::digest::{Digest, RowHash};
 use crate::view::directory;
+use crate::view::meta::META_KEY;
 use crate::view::pieces::{self, Head};
 use crate::view::rows::{self, Change, End, Row, Rows, RowsIter, Unread};
 
@@ -85,6 +87,26 @@ impl SledRows {
         })?;
         open.pieced = AtomicBool::new(pieced);
         Ok(SledRows { open: Arc::new(open) })
+    }
+
+    /// Reads all rows but that about the view.
+    pub(crate) fn digest(&self) -> Result<Digest, Error> {
+        let open = &self.open;
+        let mut digest = Digest::default();
+        open.read("verify", |db| {
+            for item in db.range([pieces::ROW]..[pieces::PIECES]) {
+                let (stored, head) = item.map_err(|e| told(&open.dir, "verify", e))?;
+                let key = pieces::key_of(&stored)?;
+                if key != META_KEY {
+                    let parsed = Head::parse(&head)?;
+                    digest.add(match parsed.is_whole() {
+                        true => RowHash::of(key, parsed.start),
+                        false => RowHash::of(key, &open.join(db, key, &head)?),
+                    });
+                }
+            }
+            Ok(digest)
+        })
     }
 }
 

@@ -7,8 +7,7 @@ use std::task::{Context, Poll};
 use std::thread::Thread;
 use std::time::Instant;
 
-use super::handle::META_KEY;
-use super::meta::ViewMeta;
+use super::meta::{META_KEY, ViewMeta};
 use super::rows::Rows;
 use crate::error::{Error, ErrorKind};
 use crate::event::Position;

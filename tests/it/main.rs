@@ -37,4 +37,6 @@ mod source;
 mod subscribe;
 mod tickets;
 mod verdicts;
+mod view_cases;
+mod view_damage;
 mod views;
