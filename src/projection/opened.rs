@@ -60,19 +60,19 @@ impl ViewHome {
         let Some(folder) = &self.folder else {
             return Ok(self.fresh(catalog, Arc::new(MemoryRows::new()), Some(reason.to_owned())));
         };
-        let reason = format!("{reason}; it is kept in {}", folder.set_aside()?);
+        let reason = format!("{reason}; it is kept in {}", folder.set_aside(reason)?);
         tracing::warn!(
             view = self.name,
             generation = self.generation,
             reason,
             "a view is built anew from the log"
         );
-        self.begin(catalog, SledRows::open(&folder.path(), self.cache_bytes)?, Some(reason))
+        self.begin(catalog, SledRows::open(folder.root(), &folder.in_root(), self.cache_bytes)?, Some(reason))
     }
 
     fn open_found(&self, folder: &ViewFolder, catalog: &Arc<Catalog>) -> Result<OpenedRows, Error> {
         let existed = folder.exists();
-        let rows = SledRows::open(&folder.path(), self.cache_bytes)?;
+        let rows = SledRows::open(folder.root(), &folder.in_root(), self.cache_bytes)?;
         let unfit = |why: String| Error::new(ErrorKind::View, why);
         let Some(bytes) = rows.get(&META_KEY)? else {
             // What sled cannot read it may take for an empty store.
@@ -81,8 +81,9 @@ impl ViewHome {
                 true => Err(unfit("its files do not hold what they should".into())),
             };
         };
-        let meta =
-            ViewMeta::decode(&bytes).ok_or_else(|| unfit("what it says of itself does not verify, or is of another version's format".into()))?;
+        let meta = ViewMeta::decode(&bytes).ok_or_else(|| {
+            unfit("what it says of itself does not verify, or is of another version's format".into())
+        })?;
         self.check(&meta, catalog).map_err(unfit)?;
         if self.verify {
             check_rows(&meta, rows.digest()?).map_err(unfit)?;

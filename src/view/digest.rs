@@ -65,7 +65,10 @@ mod tests {
             back.remove(RowHash::of(key, value));
             assert_ne!(back, whole);
         }
-        assert_ne!(digest([(b"ab".as_slice(), b"c".as_slice())]), digest([(b"a".as_slice(), b"bc".as_slice())]));
+        assert_ne!(
+            digest([(b"ab".as_slice(), b"c".as_slice())]),
+            digest([(b"a".as_slice(), b"bc".as_slice())])
+        );
     }
 
     #[test]

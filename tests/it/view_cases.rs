@@ -15,6 +15,7 @@ use everfold::{
 pub(crate) const FOLDER: &str = "views/tally/4";
 const OTHER_FOLDER: &str = "views/other/4";
 const STREAMS: u64 = 300;
+const SEGMENT: usize = 512 << 10;
 
 type Rows = BTreeMap<String, Vec<u8>>;
 
@@ -95,6 +96,7 @@ pub(crate) fn files(folder: &Path) -> io::Result<Vec<String>> {
 /// Directories of stores, each as it was at one time.
 pub(crate) struct Specimens {
     home: PathBuf,
+    verified: bool,
 }
 
 /// Which of them is damaged.
@@ -104,7 +106,12 @@ pub(crate) const SOURCES: [&str; 5] = ["first", "second", "closed", "live", "for
 
 impl Specimens {
     pub(crate) fn at(home: &Path) -> Self {
-        Specimens { home: home.to_owned() }
+        Specimens { home: home.to_owned(), verified: true }
+    }
+
+    /// Whether views are held against their digest when they are opened.
+    pub(crate) fn verified(self, verified: bool) -> Self {
+        Specimens { verified, ..self }
     }
 
     /// Makes them: a store that is closed and copied at three times, and copied once while it is open and written.
@@ -156,7 +163,7 @@ impl Specimens {
         let _ = fs::remove_dir_all(&path);
         copy(&self.store(store), &path).map_err(text("copy"))?;
         damage.apply(self, &path).map_err(text("damage"))?;
-        judge(&path, damage.meets_the_other())
+        judge(&path, damage.meets_the_other(), self.verified)
     }
 }
 
@@ -172,8 +179,10 @@ fn append(store: &Store, round: u64) -> Result<(), String> {
             continue;
         }
         let event_type = if (n * round) % 11 == 7 { "gone" } else { "more" };
-        let len = if n % 37 == 5 { 3000 } else { usize::try_from(20 + n).map_err(text("a length"))? };
-        let payload: Vec<u8> = (0..=255).cycle().skip(usize::from(round.to_le_bytes()[0])).take(len).collect();
+        // Enough that each life of the store fills several of sled's segments of 512 KiB.
+        let len = usize::try_from(if n % 37 == 5 { 3000 } else { 200 + 5 * n }).map_err(text("a length"))?;
+        let payload: Vec<u8> =
+            (0..=255).cycle().skip(usize::from(round.to_le_bytes()[0])).take(len).collect();
         batch = batch.event(&format!("stream-{n}"), Event::raw(event_type, payload));
     }
     store.append_batch(batch).map(drop).map_err(text("append"))
@@ -187,7 +196,12 @@ fn agree<const OTHER: bool>(store: &Store) -> Result<View<String, Vec<u8>>, Stri
     let found = view.iter().collect::<Result<Vec<_>, _>>().map_err(text(&format!("read {name}")))?;
     let expected = fold(store)?;
     if found.len() != expected.len() || view.len() != u64::try_from(expected.len()).unwrap_or(u64::MAX) {
-        return Err(format!("WRONG: {name} has {} rows of {}, and says {}", found.len(), expected.len(), view.len()));
+        return Err(format!(
+            "WRONG: {name} has {} rows of {}, and says {}",
+            found.len(),
+            expected.len(),
+            view.len()
+        ));
     }
     match found.into_iter().zip(expected).find(|(found, expected)| found != expected) {
         Some((found, _)) => Err(format!("WRONG: {name} at {:?}", found.0)),
@@ -204,9 +218,9 @@ pub(crate) enum Outcome {
     MadeAnew,
 }
 
-fn judge(path: &Path, both: bool) -> Result<Outcome, String> {
+fn judge(path: &Path, both: bool, verified: bool) -> Result<Outcome, String> {
     let log = log_of(path)?;
-    let store = open(path)?;
+    let store = options().verify_views(verified).open(path).map_err(text("the store does not open"))?;
     let last = store.watermark();
     let view = agree::<false>(&store)?;
     let other = agree::<true>(&store)?;
@@ -243,7 +257,9 @@ fn judge(path: &Path, both: bool) -> Result<Outcome, String> {
 /// The segments of a log up to their last byte that is not zero.
 fn log_of(path: &Path) -> Result<Vec<(String, Vec<u8>)>, String> {
     let mut segments = Vec::new();
-    for name in files(&path.join("log")).map_err(text("log"))?.into_iter().filter(|name| name.ends_with(".seg")) {
+    for name in
+        files(&path.join("log")).map_err(text("log"))?.into_iter().filter(|name| name.ends_with(".seg"))
+    {
         let mut bytes = fs::read(path.join("log").join(&name)).map_err(text(&name))?;
         bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
         segments.push((name, bytes));
@@ -254,21 +270,48 @@ fn log_of(path: &Path) -> Result<Vec<(String, Vec<u8>)>, String> {
 /// One thing that happens to the files of a view.
 #[derive(Clone, Debug)]
 pub(crate) enum Damage {
-    Flip { file: String, bit: u64 },
-    Truncate { file: String, len: u64 },
-    Delete { file: String },
+    Flip {
+        file: String,
+        bit: u64,
+    },
+    Truncate {
+        file: String,
+        len: u64,
+    },
+    Delete {
+        file: String,
+    },
     /// Bytes behind the end: zeros or noise.
-    Extend { file: String, by: u64, noise: bool },
+    Extend {
+        file: String,
+        by: u64,
+        noise: bool,
+    },
     /// A range of zeros or noise.
-    Overwrite { file: String, at: u64, len: u64, noise: bool },
+    Overwrite {
+        file: String,
+        at: u64,
+        len: u64,
+        noise: bool,
+    },
     /// The file as it is in another state or store; one that is not there is deleted.
-    FileFrom { file: String, store: &'static str },
+    FileFrom {
+        file: String,
+        store: &'static str,
+    },
     /// All files as they are in another state or store.
-    AllFrom { store: &'static str },
+    AllFrom {
+        store: &'static str,
+    },
     /// All files but one as they are in another state or store.
-    AllButOneFrom { file: String, store: &'static str },
+    AllButOneFrom {
+        file: String,
+        store: &'static str,
+    },
     /// The file as the other view of the store has it, and the other way round.
-    SwapFile { file: String },
+    SwapFile {
+        file: String,
+    },
     SwapAll,
     DeleteAll,
     /// The generation's folder comes back under another number, as its own folder and beside it.
@@ -366,9 +409,18 @@ pub(crate) fn damages(specimens: &Specimens, store: &str, flips: u64, cuts: u64)
         let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         let used = u64::try_from(used).unwrap_or(0);
         let named = || file.clone();
+        // The start of each of sled's segments says where it belongs; what is skipped for it is missed by nobody else.
+        let heads = (0..used).step_by(SEGMENT).flat_map(|at| (at * 8..(at + 20) * 8).step_by(13));
+        all.extend(heads.map(|bit| Damage::Flip { file: named(), bit }));
+        let segments = (0..used).step_by(SEGMENT);
+        all.extend(segments.map(|at| Damage::Overwrite { file: named(), at, len: 512 << 10, noise: false }));
         // An odd stride meets all bits of a byte, and all places of a record.
         let stride = (used * 8 / flips.max(1)).max(1) | 1;
-        all.extend((0..used * 8).step_by(usize::try_from(stride).unwrap_or(1)).map(|bit| Damage::Flip { file: named(), bit }));
+        all.extend(
+            (0..used * 8)
+                .step_by(usize::try_from(stride).unwrap_or(1))
+                .map(|bit| Damage::Flip { file: named(), bit }),
+        );
         let step = usize::try_from((used / cuts.max(1)).max(1) | 1).unwrap_or(1);
         all.extend((0..used).step_by(step).map(|len| Damage::Truncate { file: named(), len }));
         all.push(Damage::Truncate { file: named(), len: len.saturating_sub(1) });

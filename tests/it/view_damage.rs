@@ -6,7 +6,7 @@ use crate::view_cases::{DAMAGED, Outcome, Specimens, damages};
 #[test]
 fn a_view_is_right_in_the_end_whatever_becomes_of_its_files() {
     let (home, scratch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let specimens = Specimens::make(home.path()).unwrap();
+    let specimens = Specimens::make(home.path()).unwrap().verified(true);
     let (mut served, mut made_anew) = (0, 0);
     for store in DAMAGED {
         for damage in damages(&specimens, store, 24, 8).unwrap() {
