@@ -40,3 +40,5 @@ mod verdicts;
 mod view_cases;
 mod view_damage;
 mod views;
+#[cfg(unix)]
+mod views_refused;

@@ -60,6 +60,8 @@ pub(crate) fn run(options: &Views, figures: &mut Figures) -> Result<(), String> 
     figures.none("wrong_views", count.wrong);
     figures.none("view_panics_escaped", count.escaped);
     figures.none("view_hangs", count.hung);
+    figures.count("view_panics_contained", count.panics, 1);
+    figures.count("view_panics_of_sleds_threads", count.panics_of_sleds_threads, 0);
     Ok(())
 }
 
@@ -74,8 +76,10 @@ fn cases(specimens: &Specimens, options: &Views) -> Result<Vec<(&'static str, Da
 
 /// Judges one case after the other, and says each outcome in a line.
 fn child(options: &Views, work: &Path, from: usize) -> Result<(), String> {
-    // A panic of sled that is contained is nothing to tell; one that is not ends this process.
-    std::panic::set_hook(Box::new(|_| {}));
+    // A panic that is contained is counted; one that is not ends this process.
+    std::panic::set_hook(Box::new(|_| {
+        println!("panic {}", std::thread::current().name().unwrap_or_default())
+    }));
     let specimens = Specimens::at(work).verified(!options.unverified);
     for (number, (store, damage)) in cases(&specimens, options)?.iter().enumerate().skip(from) {
         match specimens.judge(store, damage, &work.join("scratch")) {
@@ -120,16 +124,29 @@ struct Count {
     wrong: u64,
     escaped: u64,
     hung: u64,
+    panics: u64,
+    panics_of_sleds_threads: u64,
 }
 
 impl Count {
     /// Takes a child's outcomes; returns the case that the next child starts with.
-    fn follow(&mut self, mut running: Running, cases: &[(&str, Damage)], from: usize) -> Result<usize, String> {
+    fn follow(
+        &mut self,
+        mut running: Running,
+        cases: &[(&str, Damage)],
+        from: usize,
+    ) -> Result<usize, String> {
         let mut next = from;
         loop {
             match running.lines.recv_timeout(STUCK) {
+                Ok(line) if line.starts_with("panic ") => {
+                    self.panics += 1;
+                    let ours = ["panic main", "panic everfold"].iter().any(|name| line.starts_with(name));
+                    self.panics_of_sleds_threads += u64::from(!ours);
+                }
                 Ok(line) => {
-                    let (number, outcome) = line.split_once(' ').ok_or_else(|| format!("a child said {line:?}"))?;
+                    let (number, outcome) =
+                        line.split_once(' ').ok_or_else(|| format!("a child said {line:?}"))?;
                     next = number.parse::<usize>().map_err(|e| e.to_string())? + 1;
                     self.damages += 1;
                     match outcome {
