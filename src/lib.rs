@@ -27,7 +27,7 @@ pub use guard::{Conflict, Expected, Guard};
 pub use log::cursor::Cursor;
 pub use log::record::MAX_EVENT_BYTES;
 pub use log::recovery::Removed;
-pub use log::report::RecoveryReport;
+pub use log::report::{RebuiltView, RecoveryReport};
 pub use log::ticket::Ticket;
 pub use options::{MAX_BATCH_BYTES, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES, Options};
 pub use projection::{ApplyError, Projection, ViewBatch};

@@ -28,7 +28,7 @@ use crate::storage::memory::MemoryStorage;
 use crate::subscription::Subscription;
 use crate::view::folder::{self, ViewFolder, check_name};
 use crate::view::handle::View;
-use crate::view::state::{ViewState, ViewStatus};
+use crate::view::state::{RebuiltViews, ViewState, ViewStatus};
 
 /// An open event store. A cheap handle: clone it, and share it between threads.
 ///
@@ -43,7 +43,9 @@ pub struct Store {
 struct Shared {
     log: Log,
     view_cache_bytes: u64,
+    verify_views: bool,
     projectors: Mutex<Projectors>,
+    rebuilt_views: Arc<RebuiltViews>,
     /// How closing ended, once it has.
     closed: Mutex<Option<Result<(), Error>>>,
 }
@@ -86,7 +88,9 @@ impl Options {
         let shared = Shared {
             log: Log::open(storage, self)?,
             view_cache_bytes: self.view_cache_bytes,
+            verify_views: self.verify_views,
             projectors: Mutex::default(),
+            rebuilt_views: Arc::default(),
             closed: Mutex::default(),
         };
         Ok(Store { shared: Arc::new(shared) })
@@ -352,7 +356,8 @@ impl Store {
     /// handle on the rows there are. Handles from before then only tell that it stopped.
     ///
     /// A view that is damaged, belongs to another store, or is ahead of the log is set aside in `quarantine/` and
-    /// made anew from the log; [`status`](View::status) says so.
+    /// made anew from the log; [`status`](View::status) and [`recovery`](Store::recovery) say so. All rows that are found
+    /// are read for that, unless [`verify_views`](Options::verify_views) says not to.
     ///
     /// # Errors
     /// `Invalid` when the name cannot name a folder or is taken by another projection; `ReadOnly`; `Closed`; and
@@ -392,8 +397,10 @@ impl Store {
             name: P::NAME,
             generation: P::GENERATION,
             from_log_start: P::FROM_LOG_START,
+            verify: self.shared.verify_views,
         };
-        let state = Arc::new(ViewState::new(P::NAME, P::GENERATION, catalog));
+        let state =
+            Arc::new(ViewState::new(P::NAME, P::GENERATION, catalog, self.shared.rebuilt_views.clone()));
         let projector = Projector::start(projection, Setting { home, state: state.clone() })?;
         projectors.by_name.insert(P::NAME, (kind, P::GENERATION, projector));
         Ok(View::new(state))
@@ -408,10 +415,11 @@ impl Store {
         views
     }
 
-    /// What opening the store found, kept and removed.
+    /// What opening the store found, kept and removed; and the views that were found to be unfit since, and made anew.
     #[must_use]
-    pub fn recovery(&self) -> &RecoveryReport {
-        &self.shared.log.report
+    pub fn recovery(&self) -> RecoveryReport {
+        let rebuilt_views = self.shared.rebuilt_views.list();
+        RecoveryReport { rebuilt_views, ..self.shared.log.report.clone() }
     }
 
     /// The store's id, given at its creation.

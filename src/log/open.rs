@@ -224,6 +224,7 @@ impl Found {
                 .cloned()
                 .chain(files.copies.iter().map(|copy| copy.to_string()))
                 .collect(),
+            rebuilt_views: Vec::new(),
             took: Duration::ZERO,
         }
     }

@@ -37,8 +37,35 @@ pub struct RecoveryReport {
     /// Damage that a second copy made up for, a mark that does not verify, an unfinished write that a read-only opening
     /// leaves where it is.
     pub notes: Vec<String>,
+    /// Views that did not fit the log or were damaged, and were set aside and made anew: those of the projections that
+    /// were registered up to now, since a view is looked at when its projection is.
+    pub rebuilt_views: Vec<RebuiltView>,
     /// How long opening the log took.
     pub took: Duration,
+}
+
+/// A view that was set aside, and made anew from the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RebuiltView {
+    /// The projection's name.
+    pub name: String,
+    /// Its generation.
+    pub generation: u32,
+    /// Why, and where the old one is kept.
+    pub because: String,
+}
+
+impl RebuiltView {
+    pub(crate) fn new(name: &str, generation: u32, because: &str) -> Self {
+        RebuiltView { name: name.to_owned(), generation, because: because.to_owned() }
+    }
+}
+
+impl fmt::Display for RebuiltView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "view {} (generation {}) was made anew: {}", self.name, self.generation, self.because)
+    }
 }
 
 impl fmt::Display for RecoveryReport {
@@ -69,6 +96,9 @@ impl fmt::Display for RecoveryReport {
         }
         for note in &self.notes {
             write!(f, "; note: {note}")?;
+        }
+        for view in &self.rebuilt_views {
+            write!(f, "; {view}")?;
         }
         write!(f, "; took {:.1} ms", self.took.as_secs_f64() * 1e3)
     }

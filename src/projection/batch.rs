@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::ApplyError;
 use crate::error::Error;
+use crate::view::digest::{Digest, RowHash};
 use crate::view::handle::{decode_value, encode_value, row_key};
 use crate::view::key::Key;
 use crate::view::rows::{Change, Rows};
@@ -27,8 +28,8 @@ pub struct ViewBatch<K, V> {
 /// A row in memory.
 struct Held<V> {
     value: Option<V>,
-    /// Whether the key-value store has the row; unknown until asked.
-    stored: Option<bool>,
+    /// The row that the key-value store has, if it has one; unknown until asked.
+    stored: Option<Option<RowHash>>,
     changed: bool,
 }
 
@@ -82,7 +83,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> ViewBatch<K, V> {
                     return Err(error.into());
                 }
             };
-            let stored = Some(value.is_some());
+            let stored = Some(value.as_ref().map(|value| RowHash::of(&key, value)));
             let value = value.map(|bytes| decode_value(&bytes)).transpose()?;
             self.held.insert(key.clone(), Held { value, stored, changed: false });
         }
@@ -106,24 +107,27 @@ impl<K: Key, V: Serialize + DeserializeOwned> ViewBatch<K, V> {
         self.failure.take()
     }
 
-    /// The changes in the order of their keys, and how many rows the view has after them.
-    pub(super) fn finish(self, rows_before: u64) -> Result<(Vec<Change>, u64), Error> {
-        let (mut changes, mut rows) = (Vec::with_capacity(self.changed + 1), rows_before);
+    /// The changes in the order of their keys, and what tells the rows after them.
+    pub(super) fn finish(self, before: Digest) -> Result<(Vec<Change>, Digest), Error> {
+        let (mut changes, mut digest) = (Vec::with_capacity(self.changed + 1), before);
         for (key, held) in self.held.into_iter().filter(|(_, held)| held.changed) {
             let stored = match held.stored {
                 Some(stored) => stored,
-                None => self.rows.contains(&key)?,
+                None => self.rows.get(&key)?.map(|value| RowHash::of(&key, &value)),
             };
-            match (stored, &held.value) {
-                (false, Some(_)) => rows += 1,
-                (true, None) => rows = rows.saturating_sub(1),
-                (false, None) => continue,
-                (true, Some(_)) => {}
-            }
             let value = held.value.as_ref().map(encode_value).transpose()?;
+            if stored.is_none() && value.is_none() {
+                continue;
+            }
+            if let Some(old) = stored {
+                digest.remove(old);
+            }
+            if let Some(value) = &value {
+                digest.add(RowHash::of(&key, value));
+            }
             changes.push((key, value));
         }
         changes.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        Ok((changes, rows))
+        Ok((changes, digest))
     }
 }

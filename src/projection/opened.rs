@@ -10,10 +10,10 @@ use crate::event::Position;
 use crate::log::catalog::Catalog;
 use crate::log::reader::Reader;
 use crate::log::window::RANDOM;
+use crate::view::digest::Digest;
 use crate::view::folder::ViewFolder;
-use crate::view::handle::META_KEY;
 use crate::view::memory_rows::MemoryRows;
-use crate::view::meta::ViewMeta;
+use crate::view::meta::{META_KEY, ViewMeta};
 use crate::view::rows::Rows;
 use crate::view::sled_rows::SledRows;
 
@@ -28,6 +28,8 @@ pub(crate) struct ViewHome {
     pub(crate) generation: u32,
     /// Rows may start with what is left of the log.
     pub(crate) from_log_start: bool,
+    /// Rows that are found are read, and held against their digest.
+    pub(crate) verify: bool,
 }
 
 /// Rows that follow from the log up to their checkpoint.
@@ -58,19 +60,19 @@ impl ViewHome {
         let Some(folder) = &self.folder else {
             return Ok(self.fresh(catalog, Arc::new(MemoryRows::new()), Some(reason.to_owned())));
         };
-        let reason = format!("{reason}; it is kept in {}", folder.set_aside()?);
+        let reason = format!("{reason}; it is kept in {}", folder.set_aside(reason)?);
         tracing::warn!(
             view = self.name,
             generation = self.generation,
             reason,
             "a view is built anew from the log"
         );
-        self.begin(catalog, SledRows::open(&folder.path(), self.cache_bytes)?, Some(reason))
+        self.begin(catalog, SledRows::open(folder.root(), &folder.in_root(), self.cache_bytes)?, Some(reason))
     }
 
     fn open_found(&self, folder: &ViewFolder, catalog: &Arc<Catalog>) -> Result<OpenedRows, Error> {
         let existed = folder.exists();
-        let rows = SledRows::open(&folder.path(), self.cache_bytes)?;
+        let rows = SledRows::open(folder.root(), &folder.in_root(), self.cache_bytes)?;
         let unfit = |why: String| Error::new(ErrorKind::View, why);
         let Some(bytes) = rows.get(&META_KEY)? else {
             // What sled cannot read it may take for an empty store.
@@ -79,9 +81,13 @@ impl ViewHome {
                 true => Err(unfit("its files do not hold what they should".into())),
             };
         };
-        let meta =
-            ViewMeta::decode(&bytes).ok_or_else(|| unfit("what it says of itself does not verify".into()))?;
+        let meta = ViewMeta::decode(&bytes).ok_or_else(|| {
+            unfit("what it says of itself does not verify, or is of another version's format".into())
+        })?;
         self.check(&meta, catalog).map_err(unfit)?;
+        if self.verify {
+            check_rows(&meta, rows.digest()?).map_err(unfit)?;
+        }
         Ok(OpenedRows { rows: Arc::new(rows), meta, rebuilt_because: None })
     }
 
@@ -137,8 +143,20 @@ impl ViewHome {
             generation: self.generation,
             checkpoint,
             fingerprint: 0,
-            rows: 0,
+            digest: Digest::default(),
         };
         OpenedRows { rows, meta, rebuilt_because }
     }
+}
+
+/// The key-value store may have lost some rows, or brought back old ones, and not the row about the view.
+fn check_rows(meta: &ViewMeta, found: Digest) -> Result<(), String> {
+    if found == meta.digest {
+        return Ok(());
+    }
+    let (said, sums) = (meta.digest.rows, if found.rows == meta.digest.rows { ", and others" } else { "" });
+    Err(format!(
+        "its rows are not those of its checkpoint {}: there are {}{sums}, and it says {said}",
+        meta.checkpoint, found.rows
+    ))
 }

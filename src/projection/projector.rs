@@ -17,8 +17,7 @@ use crate::error::{Error, ErrorKind};
 use crate::event::{Position, RecordedEvent};
 use crate::log::cursor::Cursor;
 use crate::view::folder::ViewNote;
-use crate::view::handle::META_KEY;
-use crate::view::meta::ViewMeta;
+use crate::view::meta::{META_KEY, ViewMeta};
 use crate::view::rows::Rows;
 use crate::view::state::{ProjectionState, ViewState};
 use crate::watermark::{TaskSlot, Waited};
@@ -162,7 +161,7 @@ impl<P: Projection> Run<P> {
         if let Some(why) = rebuilt_because {
             self.state.set_rebuilt_because(why);
         }
-        self.state.set_rows(Some(rows.clone()), meta.checkpoint, meta.rows);
+        self.state.set_rows(Some(rows.clone()), meta.checkpoint, meta.digest.rows);
         Current { rows, meta }
     }
 
@@ -319,15 +318,15 @@ impl<P: Projection> Run<P> {
             ErrorKind::TooLarge { .. } | ErrorKind::Codec => Halt::Event(checkpoint, error),
             _ => Halt::View(error),
         };
-        let (mut changes, rows) = batch.finish(current.meta.rows).map_err(fail)?;
-        let meta = ViewMeta { checkpoint, rows, fingerprint, ..current.meta.clone() };
+        let (mut changes, digest) = batch.finish(current.meta.digest).map_err(fail)?;
+        let meta = ViewMeta { checkpoint, digest, fingerprint, ..current.meta.clone() };
         changes.push((META_KEY.to_vec(), Some(meta.encode())));
         current.rows.write(&changes).map_err(fail)?;
         current.meta = meta;
         if checkpoint > self.furthest {
             (self.furthest, self.rebuilds) = (checkpoint, 0);
         }
-        self.state.advance(checkpoint, rows);
+        self.state.advance(checkpoint, digest.rows);
         Ok(())
     }
 

@@ -40,7 +40,7 @@ fn noise(at: usize) -> u8 {
 #[test]
 fn damaged_files_are_an_error_of_the_view_or_an_older_state() {
     let whole = tempfile::tempdir().unwrap();
-    let rows = SledRows::open(whole.path(), CACHE).unwrap();
+    let rows = SledRows::open(whole.path(), "", CACHE).unwrap();
     fill(&rows);
     drop(rows);
     let len = usize::try_from(fs::metadata(whole.path().join("db")).unwrap().len()).unwrap();
@@ -64,7 +64,7 @@ fn damaged_files_are_an_error_of_the_view_or_an_older_state() {
             }
         }
         overwrite(&copy.path().join(file), damage);
-        match SledRows::open(copy.path(), CACHE).and_then(|rows| {
+        match SledRows::open(copy.path(), "", CACHE).and_then(|rows| {
             let n = rows.scan(Bound::Unbounded, Bound::Unbounded).try_fold(0, |n, row| row.map(|_| n + 1))?;
             rows.write(&[row(1, 1)])?;
             rows.make_durable().map(|()| n)
@@ -85,7 +85,7 @@ fn damaged_files_are_an_error_of_the_view_or_an_older_state() {
 #[test]
 fn damage_under_open_rows_is_found_remembered_and_survived() {
     let dir = tempfile::tempdir().unwrap();
-    let rows = SledRows::open(dir.path(), CACHE).unwrap();
+    let rows = SledRows::open(dir.path(), "", CACHE).unwrap();
     fill(&rows);
     overwrite(&dir.path().join("db"), |at, _| noise(at));
     let mut scan = rows.scan(Bound::Unbounded, Bound::Unbounded);

@@ -9,6 +9,8 @@ use crate::error::{Error, ErrorKind};
 
 /// What the store writes at once at the most.
 const SEGMENT: usize = 512 << 10;
+/// The store's settings have some twenty bytes.
+const LARGEST_CONF: u64 = 64 << 10;
 
 /// Does what the store panics about when it cannot be done: open a file, write a segment, start a thread.
 pub(super) fn try_environment(dir: &Path) -> io::Result<()> {
@@ -52,7 +54,12 @@ pub(super) fn open_data(dir: &Path) -> Result<File, Error> {
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(&path).map_err(|e| Error::io(format_args!("open {}", path.display()), e))
+    options.open(&path).map_err(|e| match e.kind() {
+        io::ErrorKind::IsADirectory => {
+            Error::new(ErrorKind::View, format!("{} is a directory", path.display()))
+        }
+        _ => Error::io(format_args!("open {}", path.display()), e),
+    })
 }
 
 /// Creates `dir` and what is missing above it, each durably in the one before.
@@ -75,24 +82,41 @@ fn parent(dir: &Path) -> &Path {
     dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A snapshot that a crash cut short makes every later open fail. Called with the lock held: nobody is writing one.
-pub(super) fn remove_unfinished_snapshots(dir: &Path) -> Result<(), Error> {
-    let remove = || -> io::Result<()> {
-        for path in paths(dir)? {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if name.starts_with("snap.") && name.ends_with(".generating") {
-                fs::remove_file(&path)?;
-            }
+/// Looks at the files before the store does. Called with the lock held: nobody is writing one of them.
+///
+/// A snapshot that a crash cut short makes every later open fail: it is removed. What is no file or far too large for
+/// what it is called is damage: the store would read it whole into memory.
+pub(super) fn prepare(dir: &Path) -> Result<(), Error> {
+    let fault = |e| Error::io(format_args!("look at {}", dir.display()), e);
+    let data = fs::metadata(dir.join("db")).map_err(fault)?.len();
+    for path in paths(dir).map_err(fault)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let found = fs::symlink_metadata(&path).map_err(fault)?;
+        let fits = match &*name {
+            "conf" => found.is_file() && found.len() <= LARGEST_CONF,
+            "blobs" => found.is_dir(),
+            _ if !name.starts_with("snap.") => true,
+            // It has some bytes for each page, and the data has more.
+            _ => found.is_file() && found.len() <= data.saturating_mul(4).saturating_add(LARGEST_CONF),
+        };
+        if !fits {
+            let message = format!("{} of the view in {} is not what it is called", name, dir.display());
+            return Err(Error::new(ErrorKind::View, message));
         }
-        Ok(())
-    };
-    remove().map_err(|e| Error::io(format_args!("clear {}", dir.display()), e))
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            fs::remove_file(&path).map_err(fault)?;
+        }
+    }
+    Ok(())
 }
 
-/// Makes the files of new rows durable, which the store does not; a loss of power could leave some that it refuses.
-pub(super) fn sync_new(dir: &Path, data: &File) -> Result<(), Error> {
+/// Makes the files of new rows durable, which the store does not; a loss of power could leave some that it refuses. So
+/// are the names of the folders up to the root, also those that were there: a process that was killed may have made
+/// them and no more.
+pub(super) fn sync_new(root: &Path, dir: &Path, data: &File) -> Result<(), Error> {
+    let above = dir.ancestors().skip(1).take_while(|above| above.starts_with(root) && dir != root);
     sync_files(dir, data)
-        .and_then(|()| sync_dir(parent(dir)))
+        .and_then(|()| above.into_iter().try_for_each(sync_dir))
         .map_err(|e| Error::io(format_args!("sync {}", dir.display()), e))
 }
 
@@ -104,15 +128,23 @@ pub(super) fn sync_files(dir: &Path, data: &File) -> io::Result<()> {
         name == "conf" || name.starts_with("snap.")
     });
     for path in paths(&blobs)?.into_iter().chain(of_dir) {
-        match OpenOptions::new().read(true).write(true).open(&path).and_then(|file| file.sync_data()) {
-            // The store has replaced it meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            synced => synced?,
-        }
+        // All of them stay: the store removes blobs no more, and makes snapshots when it is opened.
+        sync(&path, || OpenOptions::new().read(true).write(true).open(&path)?.sync_data())?;
     }
     sync_dir(&blobs)?;
-    data.sync_data()?;
+    sync(&dir.join("db"), || data.sync_data())?;
     sync_dir(dir)
+}
+
+/// All syncs go through here.
+fn sync(path: &Path, work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    #[cfg(test)]
+    trace::allow(path)?;
+    work()?;
+    #[cfg(test)]
+    trace::record(path);
+    let _name = path;
+    Ok(())
 }
 
 fn paths(dir: &Path) -> io::Result<Vec<PathBuf>> {
@@ -120,14 +152,58 @@ fn paths(dir: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 #[cfg(unix)]
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+    sync(dir, || File::open(dir)?.sync_all())
 }
 
 /// Elsewhere a directory cannot be opened as a file, and its entries are durable with the files.
 #[cfg(not(unix))]
-fn sync_dir(_dir: &Path) -> io::Result<()> {
+pub(super) fn sync_dir(_dir: &Path) -> io::Result<()> {
     Ok(())
+}
+
+/// What was synced, in order, by the thread that asks; and a sync that fails.
+#[cfg(test)]
+pub(super) mod trace {
+    use std::cell::RefCell;
+    use std::io;
+    use std::path::{Path, PathBuf};
+
+    #[derive(Default)]
+    struct Trace {
+        done: Vec<String>,
+        failing: Option<PathBuf>,
+    }
+
+    thread_local!(static TRACE: RefCell<Option<Trace>> = const { RefCell::new(None) });
+
+    pub(in crate::view) fn start() {
+        TRACE.set(Some(Trace::default()));
+    }
+
+    pub(in crate::view) fn take() -> Vec<String> {
+        TRACE.take().map(|trace| trace.done).unwrap_or_default()
+    }
+
+    pub(in crate::view) fn fail_at(path: &Path) {
+        TRACE.with_borrow_mut(|trace| trace.as_mut().unwrap().failing = Some(path.components().collect()));
+    }
+
+    pub(in crate::view) fn allow(path: &Path) -> io::Result<()> {
+        let path: PathBuf = path.components().collect();
+        let fails =
+            TRACE.with_borrow(|trace| trace.as_ref().is_some_and(|t| t.failing.as_ref() == Some(&path)));
+        if fails { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+    }
+
+    pub(in crate::view) fn record(path: &Path) {
+        let path: PathBuf = path.components().collect();
+        TRACE.with_borrow_mut(|trace| {
+            if let Some(trace) = trace {
+                trace.done.push(path.display().to_string());
+            }
+        });
+    }
 }
 
 #[cfg(test)]

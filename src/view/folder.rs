@@ -7,11 +7,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::directory;
 use super::state::{ProjectionState, ViewStatus};
 use crate::error::{Error, ErrorKind};
 use crate::event::Position;
 use crate::log::create::VIEWS_FOLDER;
 use crate::log::recovery::QUARANTINE_FOLDER;
+
+/// In the folder of a view that was set aside: why.
+const REASON_FILE: &str = "set-aside.txt";
 
 /// The longest name of a projection, which names a folder.
 const MAX_NAME: usize = 64;
@@ -142,9 +146,18 @@ impl ViewFolder {
         ViewFolder { root: root.to_owned(), name, generation }
     }
 
-    /// The folder of the key-value store.
-    pub(crate) fn path(&self) -> PathBuf {
-        self.of_view().join(self.generation.to_string())
+    /// The store's directory.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder of the key-value store, in the store's directory.
+    pub(crate) fn in_root(&self) -> String {
+        format!("{VIEWS_FOLDER}/{}/{}", self.name, self.generation)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.root.join(self.in_root())
     }
 
     /// Whether there is anything there.
@@ -156,8 +169,9 @@ impl ViewFolder {
         self.root.join(VIEWS_FOLDER).join(self.name)
     }
 
-    /// Moves the view to quarantine, where nothing of everfold's looks for it; returns where it is.
-    pub(crate) fn set_aside(&self) -> Result<String, Error> {
+    /// Moves the view to quarantine, where nothing of everfold's looks for it, with a file that says why; returns where
+    /// it is.
+    pub(crate) fn set_aside(&self, reason: &str) -> Result<String, Error> {
         let fault = |e| Error::io(format_args!("set view {} aside", self.name), e);
         let quarantine = self.root.join(QUARANTINE_FOLDER);
         fs::create_dir_all(&quarantine).map_err(fault)?;
@@ -165,7 +179,12 @@ impl ViewFolder {
             let kept = format!("view-{}-{}-{copy}", self.name, self.generation);
             let target = quarantine.join(&kept);
             if !target.exists() {
-                fs::rename(self.path(), target).map_err(fault)?;
+                fs::rename(self.path(), &target).map_err(fault)?;
+                // For people: where there is no room for it, the view is made anew all the same.
+                drop(fs::write(target.join(REASON_FILE), format!("{reason}\n")));
+                directory::sync_dir(&quarantine)
+                    .and_then(|()| directory::sync_dir(&self.of_view()))
+                    .map_err(fault)?;
                 return Ok(format!("{QUARANTINE_FOLDER}/{kept}"));
             }
         }

@@ -22,10 +22,8 @@ use crate::error::{Error, ErrorKind};
 use crate::event::Position;
 use crate::watermark::TaskSlot;
 
-/// In front of every row's key; the row about the view itself has the key `[0]`.
+/// In front of every row's key; the row about the view itself has the key `[0]` ([`META_KEY`](super::meta::META_KEY)).
 const ROW: u8 = 1;
-/// The key of that row.
-pub(crate) const META_KEY: [u8; 1] = [0];
 /// In front of every value: which codec wrote it.
 const VALUE_FORMAT: u8 = 1;
 

@@ -1,17 +1,22 @@
 //! What a view says of itself, in a row that is written together with the others. A pure codec.
 //!
 //! ```text
-//!  0 format u8 (1)   1 zero (7)   8 store id (16)   24 checkpoint u64   32 rows u64   40 generation u32
-//! 44 fingerprint u32: the checksum of the event at the checkpoint   48 name length u16   50 name …   crc u32 of all before
+//!  0 format u8 (2)   1 zero (7)   8 store id (16)   24 checkpoint u64   32 rows u64   40 generation u32
+//! 44 fingerprint u32: the checksum of the event at the checkpoint   48 sum of the rows' hashes u128
+//! 64 name length u16   66 name …   crc u32 of all before
 //! ```
 
 use uuid::Uuid;
 
 use crate::event::Position;
 use crate::log::layout::{bytes_at, u16_at, u32_at, u64_at};
+use crate::view::digest::Digest;
 
-const FORMAT: u8 = 1;
-const NAME: usize = 50;
+/// The key of the row, before those of all others.
+pub(crate) const META_KEY: [u8; 1] = [0];
+
+const FORMAT: u8 = 2;
+const NAME: usize = 66;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ViewMeta {
@@ -22,8 +27,8 @@ pub(crate) struct ViewMeta {
     pub(crate) checkpoint: Position,
     /// The checksum of that event: tells a log that is another one up to there.
     pub(crate) fingerprint: u32,
-    /// How many rows the view has.
-    pub(crate) rows: u64,
+    /// All other rows.
+    pub(crate) digest: Digest,
 }
 
 impl ViewMeta {
@@ -31,9 +36,10 @@ impl ViewMeta {
         let mut bytes = vec![FORMAT, 0, 0, 0, 0, 0, 0, 0];
         bytes.extend_from_slice(self.store_id.as_bytes());
         bytes.extend_from_slice(&self.checkpoint.get().to_le_bytes());
-        bytes.extend_from_slice(&self.rows.to_le_bytes());
+        bytes.extend_from_slice(&self.digest.rows.to_le_bytes());
         bytes.extend_from_slice(&self.generation.to_le_bytes());
         bytes.extend_from_slice(&self.fingerprint.to_le_bytes());
+        bytes.extend_from_slice(&self.digest.sum.to_le_bytes());
         bytes.extend_from_slice(&u16::try_from(self.name.len()).unwrap_or(u16::MAX).to_le_bytes());
         bytes.extend_from_slice(self.name.as_bytes());
         let crc = crc32fast::hash(&bytes);
@@ -48,14 +54,14 @@ impl ViewMeta {
             return None;
         }
         let name = bytes.get(NAME..end)?;
-        (name.len() == usize::from(u16_at(bytes, 48)?)).then_some(())?;
+        (name.len() == usize::from(u16_at(bytes, 64)?)).then_some(())?;
         Some(ViewMeta {
             store_id: Uuid::from_bytes(bytes_at(bytes, 8)?),
             name: String::from_utf8(name.to_vec()).ok()?,
             generation: u32_at(bytes, 40)?,
             checkpoint: Position::new(u64_at(bytes, 24)?),
             fingerprint: u32_at(bytes, 44)?,
-            rows: u64_at(bytes, 32)?,
+            digest: Digest { rows: u64_at(bytes, 32)?, sum: u128::from_le_bytes(bytes_at(bytes, 48)?) },
         })
     }
 }
@@ -72,7 +78,7 @@ mod tests {
             generation: 3,
             checkpoint: Position::new(41),
             fingerprint: 0xabcd,
-            rows: 12,
+            digest: Digest { rows: 12, sum: 1 << 100 | 5 },
         };
         let good = meta.encode();
         assert_eq!(ViewMeta::decode(&good), Some(meta));

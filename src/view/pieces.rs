@@ -17,7 +17,8 @@ use crate::view::rows::{Unread, VALUE_LIMIT};
 /// The most bytes of a value in one item.
 pub(crate) const PIECE: usize = 4096;
 
-const ROW: u8 = 1;
+/// Where the stored keys of rows begin.
+pub(crate) const ROW: u8 = 1;
 /// Where the stored keys of pieces begin, and those of rows end.
 pub(crate) const PIECES: u8 = 2;
 
@@ -83,6 +84,11 @@ impl<'a> Head<'a> {
             }
             _ => Err(unreadable()),
         }
+    }
+
+    /// Whether no pieces follow.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.len == self.start.len()
     }
 
     /// The numbers of the pieces that follow the head.

@@ -23,7 +23,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind};
+use crate::view::digest::{Digest, RowHash};
 use crate::view::directory;
+use crate::view::meta::META_KEY;
 use crate::view::pieces::{self, Head};
 use crate::view::rows::{self, Change, End, Row, Rows, RowsIter, Unread};
 
@@ -33,6 +35,12 @@ const SMALLEST_CACHE: u64 = 1 << 20;
 const FLUSH_EVERY_MS: u64 = 1000;
 /// How long closing waits for sled, which never ends when its background thread has panicked.
 const CLOSE_WAIT: Duration = Duration::from_secs(20);
+/// How long a flush is waited for: it never ends when a thread of sled's that had to write for it has panicked.
+const FLUSH_WAIT: Duration = Duration::from_secs(60);
+/// How long opening is waited for: some 5 million rows take 4 seconds.
+const OPEN_WAIT: Duration = Duration::from_secs(900);
+/// How long opening waits for the lock, which whoever let go of the rows last may be about to give back.
+const LOCK_WAIT: Duration = Duration::from_secs(3);
 /// Bytes of rows after which a page of a scan ends.
 const PAGE_BYTES: usize = 256 << 10;
 /// Times the epoch is moved after a write: garbage is freed two epochs later.
@@ -60,17 +68,18 @@ struct Open {
 }
 
 impl SledRows {
-    /// Opens the rows in `dir`, which is created when it is missing, with a cache of about `cache_bytes`.
-    pub(crate) fn open(dir: &Path, cache_bytes: u64) -> Result<SledRows, Error> {
+    /// Opens the rows in a folder below `root`, which is created when it is missing, with a cache of about `cache_bytes`.
+    pub(crate) fn open(root: &Path, folder: &str, cache_bytes: u64) -> Result<SledRows, Error> {
+        let dir = &root.join(folder);
         directory::create_dir(dir)?;
         let data = directory::open_data(dir)?;
-        if directory::is_locked(&data, dir)? {
-            return Err(directory::locked(dir));
-        }
-        let prepared = directory::remove_unfinished_snapshots(dir);
+        lock(&data, dir)?;
+        let prepared = directory::prepare(dir);
         data.unlock().map_err(|e| Error::io(format_args!("unlock {}", dir.display()), e))?;
         prepared?;
-        let db = isolated(dir, "open", || open_db(dir, cache_bytes, &data))?;
+        let probe = data.try_clone().map_err(|e| Error::io(format_args!("open {}", dir.display()), e))?;
+        let place = dir.clone();
+        let db = isolated_within(OPEN_WAIT, dir, "open", move || open_db(&place, cache_bytes, &probe))?;
         let mut open = Open {
             dir: dir.to_owned(),
             db: Some(db),
@@ -79,12 +88,32 @@ impl SledRows {
             pieced: AtomicBool::new(false),
             whole: RwLock::new(()),
         };
-        directory::sync_new(dir, &open.data)?;
+        directory::sync_new(root, dir, &open.data)?;
         let pieced = open.read("look for long values", |db| {
             Ok(db.range([pieces::PIECES]..).next().transpose().map_err(|e| told(dir, "scan", e))?.is_some())
         })?;
         open.pieced = AtomicBool::new(pieced);
         Ok(SledRows { open: Arc::new(open) })
+    }
+
+    /// Reads all rows but that about the view.
+    pub(crate) fn digest(&self) -> Result<Digest, Error> {
+        let open = &self.open;
+        let mut digest = Digest::default();
+        open.read("verify", |db| {
+            for item in db.range([pieces::ROW]..[pieces::PIECES]) {
+                let (stored, head) = item.map_err(|e| told(&open.dir, "verify", e))?;
+                let key = pieces::key_of(&stored)?;
+                if key != META_KEY {
+                    let parsed = Head::parse(&head)?;
+                    digest.add(match parsed.is_whole() {
+                        true => RowHash::of(key, parsed.start),
+                        false => RowHash::of(key, &open.join(db, key, &head)?),
+                    });
+                }
+            }
+            Ok(digest)
+        })
     }
 }
 
@@ -132,7 +161,12 @@ impl Rows for SledRows {
     fn make_durable(&self) -> Result<(), Error> {
         let open = &self.open;
         open.change("flush", |db| {
-            db.flush().map_err(|e| told(&open.dir, "flush", e))?;
+            let (db, dir) = (db.clone(), open.dir.clone());
+            isolated_within(FLUSH_WAIT, &open.dir, "flush", move || {
+                db.flush().map_err(|e| told(&dir, "flush", e)).map(drop)
+            })?;
+            #[cfg(test)]
+            directory::trace::record(Path::new("flush"));
             directory::sync_files(&open.dir, &open.data)
                 .map_err(|e| Error::io(format_args!("sync the view in {}", open.dir.display()), e))
         })
@@ -244,8 +278,22 @@ impl Drop for Open {
                 crossbeam_epoch::pin().flush();
                 thread::sleep(Duration::from_millis(1));
             }
+            // Closing is not enough: a process that is just being started has our handles until it runs its program.
+            drop(self.data.unlock());
         }
     }
+}
+
+/// Takes the lock, which other rows of this process may be about to give back.
+fn lock(data: &File, dir: &Path) -> Result<(), Error> {
+    let started = Instant::now();
+    while directory::is_locked(data, dir)? {
+        if started.elapsed() >= LOCK_WAIT {
+            return Err(directory::locked(dir));
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 /// Drops the database in a thread that is waited for, but not for ever.
@@ -308,6 +356,28 @@ fn isolated<T>(dir: &Path, doing: &str, work: impl FnOnce() -> Result<T, Error>)
     })
 }
 
+/// As [`isolated`], in a thread that is not waited for for ever. What it makes after that, it drops.
+fn isolated_within<T: Send + 'static>(
+    limit: Duration,
+    dir: &Path,
+    doing: &'static str,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let (done, wait) = mpsc::sync_channel(1);
+    let place = dir.to_owned();
+    thread::Builder::new()
+        .name(format!("everfold-view-{doing}"))
+        .spawn(move || drop(done.send(isolated(&place, doing, work))))
+        .map_err(|e| Error::io(format_args!("{doing} the view in {}", dir.display()), e))?;
+    wait.recv_timeout(limit).unwrap_or_else(|_| {
+        let message = format!(
+            "could not {doing} the view in {}: it does not end; restart the process to try again",
+            dir.display()
+        );
+        Err(Error::new(ErrorKind::Io, message))
+    })
+}
+
 fn text(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no message")
@@ -335,156 +405,5 @@ fn told(dir: &Path, doing: &str, error: sled::Error) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::view::rows::contract::{self, Model};
-    use crate::view::rows::{KEY_LIMIT, VALUE_LIMIT};
-
-    const CACHE: u64 = 1 << 20;
-
-    fn open(dir: &Path) -> SledRows {
-        SledRows::open(dir, CACHE).unwrap()
-    }
-
-    fn row(n: u32, len: usize) -> Change {
-        (n.to_be_bytes().to_vec(), Some(vec![u8::try_from(n % 251).unwrap(); len]))
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
-        #[test]
-        fn rows_on_disk_are_a_sorted_map_that_outlives_a_reopen(
-            batches in vec(vec(contract::change(), 0..40), 0..6),
-            ranges in vec((contract::bound(), contract::bound(), vec(any::<bool>(), 0..30)), 0..8),
-        ) {
-            let dir = tempfile::tempdir().unwrap();
-            let mut model = Model::new();
-            for batch in &batches {
-                let rows = open(dir.path());
-                contract::check_all(&rows, &model);
-                contract::write(&rows, &mut model, batch);
-                contract::check_all(&rows, &model);
-            }
-            let rows = open(dir.path());
-            for (from, to, turns) in ranges {
-                contract::check_range(&rows, &model, from, to, &turns);
-            }
-        }
-    }
-
-    #[test]
-    fn rows_on_disk_keep_the_limits() {
-        let dir = tempfile::tempdir().unwrap();
-        contract::check_limits_are_kept(&open(dir.path()));
-    }
-
-    #[test]
-    fn a_long_scan_returns_every_row_once_from_either_end() {
-        let dir = tempfile::tempdir().unwrap();
-        let (rows, mut model) = (open(dir.path()), Model::new());
-        for batch in 0..10 {
-            let changes: Vec<_> = (batch * 200..(batch + 1) * 200).map(|n| row(n * 7, 9)).collect();
-            contract::write(&rows, &mut model, &changes);
-        }
-        contract::check_all(&rows, &model);
-        let turns: Vec<bool> = (0..3000).map(|n| n % 3 == 0).collect();
-        contract::check_range(&rows, &model, Bound::Unbounded, Bound::Unbounded, &turns);
-        contract::check_range(&rows, &model, Bound::Unbounded, Bound::Unbounded, &[false; 3000]);
-    }
-
-    #[test]
-    fn long_values_leave_no_pieces_behind_and_no_files_of_their_own() {
-        let dir = tempfile::tempdir().unwrap();
-        let items = |rows: &SledRows| rows.open.db.as_ref().unwrap().len();
-        let rows = open(dir.path());
-        for round in 0..4 {
-            let changes: Vec<_> = (0..40).map(|n| row(n, 30_000 + 9000 * round)).collect();
-            rows.write(&changes).unwrap();
-        }
-        let largest = vec![(vec![0xFF; KEY_LIMIT], Some(vec![1; VALUE_LIMIT]))];
-        rows.write(&largest).unwrap();
-        rows.make_durable().unwrap();
-        assert_eq!(fs::read_dir(dir.path().join("blobs")).unwrap().count(), 0);
-        assert_eq!(items(&rows), 40 * 14 + 257 - 1);
-        drop(rows);
-        let rows = open(dir.path());
-        rows.write(&(0..20).map(|n| row(n, 5)).collect::<Vec<_>>()).unwrap();
-        rows.write(&(20..40).map(|n| (row(n, 0).0, None)).collect::<Vec<_>>()).unwrap();
-        rows.write(&[(largest[0].0.clone(), Some(vec![])), (largest[0].0.clone(), None)]).unwrap();
-        assert_eq!(items(&rows), 20);
-        assert_eq!(
-            contract::all(&rows),
-            (0..20).map(|n| (row(n, 5).0, row(n, 5).1.unwrap())).collect::<Vec<_>>()
-        );
-    }
-
-    #[test]
-    fn keys_that_start_alike_for_long_are_fine() {
-        let dir = tempfile::tempdir().unwrap();
-        let (rows, mut model) = (open(dir.path()), Model::new());
-        let changes: Vec<_> =
-            (0..2000u32).map(|n| ([&[b'k'; 900][..], &n.to_le_bytes()].concat(), Some(vec![1]))).collect();
-        changes.chunks(200).for_each(|changes| contract::write(&rows, &mut model, changes));
-        drop(rows);
-        contract::check_all(&open(dir.path()), &model);
-    }
-
-    #[test]
-    fn rows_that_are_open_are_locked_and_not_damaged() {
-        let dir = tempfile::tempdir().unwrap();
-        let first = open(dir.path());
-        let unfinished = dir.path().join("snap.0000000000000001.generating");
-        fs::write(&unfinished, b"half").unwrap();
-        let refused = SledRows::open(dir.path(), CACHE).unwrap_err();
-        assert_eq!(refused.kind(), ErrorKind::Locked { pid: None });
-        assert!(unfinished.exists(), "only the owner of the lock clears up");
-        first.write(&[row(1, 1)]).unwrap();
-        drop(first);
-        assert_eq!(contract::all(&open(dir.path())).len(), 1);
-        assert!(!unfinished.exists());
-    }
-
-    #[test]
-    fn a_scan_keeps_the_rows_open() {
-        let dir = tempfile::tempdir().unwrap();
-        let rows = open(dir.path());
-        rows.write(&[row(1, 1), row(2, 1)]).unwrap();
-        let mut scan = rows.scan(Bound::Unbounded, Bound::Unbounded);
-        drop(rows);
-        assert!(SledRows::open(dir.path(), CACHE).is_err());
-        assert_eq!(scan.by_ref().count(), 2);
-        drop(scan);
-        open(dir.path());
-    }
-
-    #[test]
-    fn a_panic_is_an_error_and_the_last_call() {
-        let dir = tempfile::tempdir().unwrap();
-        let rows = open(dir.path());
-        let error = rows
-            .open
-            .read("test", |_| -> Result<(), Error> { panic!("the tree is {}", "gone") })
-            .unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::View);
-        assert!(error.to_string().contains("the tree is gone"));
-        assert_eq!(rows.get(b"a").unwrap_err().kind(), ErrorKind::View);
-        drop(rows);
-        open(dir.path());
-    }
-
-    #[test]
-    fn faults_of_the_environment_are_never_blamed_on_the_view() {
-        let kind = |error: io::Error| told(Path::new("v"), "open", sled::Error::Io(error)).kind();
-        for errno in [1, 5, 11, 12, 13, 23, 24, 30] {
-            assert_eq!(kind(io::Error::from_raw_os_error(errno)), ErrorKind::Io, "errno {errno}");
-        }
-        assert_eq!(kind(io::Error::from_raw_os_error(28)), ErrorKind::DiskFull);
-        assert_eq!(kind(io::Error::new(io::ErrorKind::StorageFull, "a clone")), ErrorKind::DiskFull);
-        assert_eq!(kind(io::ErrorKind::UnexpectedEof.into()), ErrorKind::View);
-    }
-}
+#[path = "sled_rows_tests.rs"]
+mod tests;

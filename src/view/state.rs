@@ -7,12 +7,12 @@ use std::task::{Context, Poll};
 use std::thread::Thread;
 use std::time::Instant;
 
-use super::handle::META_KEY;
-use super::meta::ViewMeta;
+use super::meta::{META_KEY, ViewMeta};
 use super::rows::Rows;
 use crate::error::{Error, ErrorKind};
 use crate::event::Position;
 use crate::log::catalog::{Catalog, closed};
+use crate::log::report::RebuiltView;
 use crate::watermark::{TaskSlot, Waited, Watermark};
 
 /// What a projection is doing.
@@ -88,10 +88,26 @@ pub(crate) struct ViewState {
     /// None between the end of one set of rows and the start of the next, and after the store was closed.
     rows: RwLock<Option<Arc<dyn Rows>>>,
     condition: Mutex<Condition>,
+    /// The store's list of all that were made anew.
+    rebuilt: Arc<RebuiltViews>,
     /// What a reader found to be wrong with the rows, until the projector sees to it.
     damage: Mutex<Option<Error>>,
     /// The projector's thread, to be woken for that.
     projector: OnceLock<Thread>,
+}
+
+/// The views that were made anew since the store was opened.
+#[derive(Debug, Default)]
+pub(crate) struct RebuiltViews(Mutex<Vec<RebuiltView>>);
+
+impl RebuiltViews {
+    fn add(&self, view: RebuiltView) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(view);
+    }
+
+    pub(crate) fn list(&self) -> Vec<RebuiltView> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 #[derive(Debug)]
@@ -101,7 +117,12 @@ struct Condition {
 }
 
 impl ViewState {
-    pub(crate) fn new(name: &'static str, generation: u32, catalog: Arc<Catalog>) -> Self {
+    pub(crate) fn new(
+        name: &'static str,
+        generation: u32,
+        catalog: Arc<Catalog>,
+        rebuilt: Arc<RebuiltViews>,
+    ) -> Self {
         ViewState {
             name,
             generation,
@@ -110,6 +131,7 @@ impl ViewState {
             row_count: AtomicU64::new(0),
             rows: RwLock::default(),
             condition: Mutex::new(Condition { state: ProjectionState::NeverRun, rebuilt_because: None }),
+            rebuilt,
             damage: Mutex::default(),
             projector: OnceLock::new(),
         }
@@ -192,6 +214,7 @@ impl ViewState {
     }
 
     pub(crate) fn set_rebuilt_because(&self, why: String) {
+        self.rebuilt.add(RebuiltView::new(self.name, self.generation, &why));
         self.condition().rebuilt_because = Some(why);
     }
 

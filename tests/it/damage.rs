@@ -422,7 +422,8 @@ fn damage_in_a_sealed_segment_lets_the_store_open_and_fails_the_read_of_that_eve
     let storage = victim.copy();
     storage.flip_bit(&name, at(hit.offset + 64 + 200), 0).unwrap();
     let store = small().verify_on_open(true).open_memory(&storage).unwrap();
-    let [damage] = store.recovery().damage.as_slice() else { unreachable!("{}", store.recovery()) };
+    let report = store.recovery();
+    let [damage] = report.damage.as_slice() else { unreachable!("{}", store.recovery()) };
     assert_eq!(
         (&damage.file, damage.offset, damage.damage),
         (&name, at(hit.offset), Damage::CorruptAcknowledged)

@@ -39,4 +39,8 @@ mod source;
 mod subscribe;
 mod tickets;
 mod verdicts;
+mod view_cases;
+mod view_damage;
 mod views;
+#[cfg(unix)]
+mod views_refused;

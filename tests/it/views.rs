@@ -90,11 +90,22 @@ fn is_made_anew(path: &Path, reason: &str) {
     assert_eq!(kept.len(), before + 1, "{kept:?}");
     assert!(kept.iter().any(|name| why.ends_with(&format!("quarantine/{name}"))), "{kept:?} {why}");
     assert_eq!(catch_up::<true>(&store).status().rebuilt_because, None);
+    let report = store.recovery();
+    let [rebuilt] = report.rebuilt_views.as_slice() else { panic!("{report}") };
+    assert_eq!(
+        (rebuilt.name.as_str(), rebuilt.generation, rebuilt.because.as_str()),
+        ("tally", 4, why.as_str())
+    );
+    assert!(report.to_string().contains(&why), "{report}");
+    let (reason, place) = why.rsplit_once("; it is kept in ").unwrap();
+    let told = fs::read_to_string(path.join(place).join("set-aside.txt")).unwrap();
+    assert_eq!(told.trim_end(), reason);
     append(&store, 10, 3);
     catch_up::<false>(&store);
     store.close().unwrap();
     let store = open(path);
     assert_eq!(catch_up::<false>(&store).status().rebuilt_because, None, "it is sound from then on");
+    assert_eq!(store.recovery().rebuilt_views, []);
     assert_eq!(quarantined(), kept);
 }
 

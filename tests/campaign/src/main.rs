@@ -4,6 +4,9 @@
 //! prints a line `FIGURE name value goal` for each count, and ends with an error when something was lost.
 
 mod figure;
+#[path = "../../it/view_cases.rs"]
+mod view_cases;
+mod views;
 
 use std::process::ExitCode;
 
@@ -19,11 +22,16 @@ struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-enum Campaign {}
+enum Campaign {
+    /// Damages the files of a view, and looks that it is right in the end.
+    Views(views::Views),
+}
 
 fn main() -> ExitCode {
     let mut figures = Figures::default();
-    let result: Result<(), String> = match Arguments::parse().campaign {};
+    let result: Result<(), String> = match Arguments::parse().campaign {
+        Campaign::Views(options) => views::run(&options, &mut figures),
+    };
     match result.and_then(|()| figures.end()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
