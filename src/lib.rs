@@ -30,7 +30,7 @@ pub use options::{MAX_BATCH_BYTES, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES, Options
 pub use projection::{ApplyError, Projection, ViewBatch};
 pub use query::{MAX_QUERY_ITEMS, MAX_QUERY_TYPES, Query};
 pub use retention::{KeptBy, Retained, Retention};
-pub use storage::memory::{Fault, MemoryStorage};
+pub use storage::memory::{Fault, MemoryStorage, Outage};
 pub use store::Store;
 pub use subscription::{EventStream, Subscription};
 pub use uuid::Uuid;

@@ -2,8 +2,6 @@
 
 use std::io;
 
-use uuid::Uuid;
-
 use super::files::read_up_to;
 use super::layout::{FORMAT_MINOR, disk_len, field_len, is_zero, memory_len};
 use super::mark::{MARK_FILE, MARK_LEN, Mark};
@@ -69,7 +67,7 @@ fn check_unused(storage: &dyn Storage) -> Result<(), Error> {
 
 /// Makes the files of an empty store, durably.
 pub(crate) fn create(storage: &dyn Storage, options: &Options) -> Result<(), Error> {
-    let store_id = Uuid::new_v4();
+    let store_id = uuid::Builder::from_random_bytes(storage.random().to_be_bytes()).into_uuid();
     for folder in [LOG_FOLDER, QUARANTINE_FOLDER, VIEWS_FOLDER] {
         storage.create_folder(folder).map_err(|e| Error::io(format_args!("make the folder {folder}"), e))?;
     }
@@ -77,12 +75,12 @@ pub(crate) fn create(storage: &dyn Storage, options: &Options) -> Result<(), Err
         store_id,
         index: 0,
         first: Position::new(1),
-        salt: new_salt(),
+        salt: new_salt(storage),
         max_body: field_len(options.max_batch_bytes),
         features: Default::default(),
         prev_sealed_len: 0,
         segment_size: options.segment_size,
-        created_ns: now_ns(),
+        created_ns: now_ns(storage),
         prev_chain: 0,
         chain: 0,
     };
@@ -110,7 +108,7 @@ pub(crate) fn create(storage: &dyn Storage, options: &Options) -> Result<(), Err
         store_id,
         segment_size: options.segment_size,
         features: Default::default(),
-        created_ns: now_ns(),
+        created_ns: now_ns(storage),
         minor: FORMAT_MINOR,
     };
     write_file(storage, STORE_FILE, "STORE.tmp", disk_len(STORE_LEN), &store.encode(), 0)?;
