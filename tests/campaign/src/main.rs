@@ -4,6 +4,7 @@
 //! prints a line `FIGURE name value goal` for each count, and ends with an error when something was lost.
 
 mod figure;
+mod simulate;
 
 use std::process::ExitCode;
 
@@ -19,11 +20,16 @@ struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-enum Campaign {}
+enum Campaign {
+    /// Lives whole lives of a store in memory, with losses of power at any operation and disks that fail
+    Simulate(simulate::Simulate),
+}
 
 fn main() -> ExitCode {
     let mut figures = Figures::default();
-    let result: Result<(), String> = match Arguments::parse().campaign {};
+    let result = match Arguments::parse().campaign {
+        Campaign::Simulate(args) => simulate::run(&args, &mut figures),
+    };
     match result.and_then(|()| figures.end()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
