@@ -54,9 +54,12 @@ impl File for MemoryFile {
         };
         let operation = state.faults.done();
         for (seed, part) in state.outages.due_in_write(operation, written.len()) {
+            let before = lock(&self.content).clone();
             lock(&self.content).write(written.get(..part).unwrap_or_default(), offset)?;
             let left = state.crash(seed);
             state.outages.keep(Outage { operation, seed, left });
+            // A page is not written out while bytes are copied to it: so this part is nothing that life goes on with.
+            *lock(&self.content) = before;
         }
         lock(&self.content).write(written, offset)?;
         Ok(failed?)

@@ -33,15 +33,13 @@ impl Outages {
         self.plan.remove(&operation).unwrap_or_default()
     }
 
-    /// Those planned for a write, each with how many of its bytes were written by then, the fewest first.
+    /// Those planned for a write, each with how many of its bytes were written by then.
     pub(super) fn due_in_write(&mut self, operation: u64, len: usize) -> Vec<(u64, usize)> {
         let part = |seed: u64| {
             let len = u64::try_from(len).unwrap_or(u64::MAX);
             usize::try_from(Chance::new(seed.rotate_left(17)).stage(len)).unwrap_or(usize::MAX)
         };
-        let mut due: Vec<_> = self.due(operation).into_iter().map(|seed| (seed, part(seed))).collect();
-        due.sort_by_key(|(_, part)| *part);
-        due
+        self.due(operation).into_iter().map(|seed| (seed, part(seed))).collect()
     }
 
     pub(super) fn keep(&mut self, outage: Outage) {

@@ -24,6 +24,8 @@ pub(crate) struct Life<'a> {
     pub(crate) seen: u64,
     /// Where the log may start.
     pub(crate) starts: Vec<u64>,
+    /// What was promised before this deed.
+    promised: Promise,
     /// A write or sync failed: the store has to be opened again.
     pub(crate) poisoned: bool,
     /// Losses of power are planned up to this operation.
@@ -51,6 +53,7 @@ impl<'a> Life<'a> {
             written: 0,
             seen: 0,
             starts: vec![1],
+            promised: Promise::default(),
             poisoned: false,
             planned: 0,
             follower: None,
@@ -88,12 +91,13 @@ impl<'a> Life<'a> {
     fn deed(&mut self, name: &str, act: fn(&mut Self) -> Held) -> Held {
         self.tally.deeds += 1;
         self.plan_outages();
-        let (promise, from) = (self.promise(), self.storage.operations());
+        self.promised = self.promise();
+        let from = self.storage.operations();
         let done = act(self).and_then(|()| if self.poisoned { self.open_again() } else { Ok(()) });
         let place = || format!("{name}, operations {from} to {}", self.storage.operations());
         self.say(|| format!("{}: {done:?}; {} events, {} durable", place(), self.oracle.len(), self.durable));
         done.map_err(|message| format!("{}: {message}", place()))?;
-        self.examine(&promise).map_err(|message| format!("{name}: {message}"))?;
+        self.examine().map_err(|message| format!("{name}: {message}"))?;
         self.look()
     }
 
@@ -123,11 +127,11 @@ impl<'a> Life<'a> {
         }
     }
 
-    /// Recovers what the losses of power since the last time left. What was promised before them holds.
-    pub(crate) fn examine(&mut self, promise: &Promise) -> Held {
-        let mut promise = promise.clone();
+    /// Recovers what the losses of power during this deed left. What was promised before it holds.
+    pub(crate) fn examine(&mut self) -> Held {
+        let mut promise = self.promised.clone();
         promise.most = promise.most.max(self.oracle.len());
-        promise.starts.extend(self.starts.iter().filter(|start| !promise.starts.contains(start)).copied().collect::<Vec<_>>());
+        promise.starts.extend(&self.starts);
         for outage in self.storage.outages() {
             let what = format!("power lost during operation {}, seed {}", outage.operation, outage.seed);
             let image = Image { storage: outage.left, promise: promise.after(outage.seed), what, depth: 0 };

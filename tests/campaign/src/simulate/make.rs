@@ -20,10 +20,6 @@ impl Made {
         let batch = events.fold(Batch::new(), |batch, fact| batch.event(fact.stream.clone(), fact.event()));
         self.guards.iter().fold(batch, |batch, guard| batch.guard(guard.clone())).durability(self.durability)
     }
-
-    pub(crate) fn is_guarded(&self) -> bool {
-        !self.guards.is_empty()
-    }
 }
 
 /// Makes batches for a store that has the list.
@@ -50,7 +46,7 @@ impl Maker<'_> {
                 8 => self.dice.size(3000),
                 _ => self.dice.size(most + 1),
             };
-            if !facts.is_empty() && most < wanted {
+            if !facts.is_empty() && room < AROUND + wanted {
                 break;
             }
             let fact = self.fact(wanted.min(most));

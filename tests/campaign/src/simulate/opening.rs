@@ -100,7 +100,7 @@ impl Life<'_> {
         let store = self.open()?;
         // What was written is with the system, which goes on.
         let found = self.check_found(&store, &before.after(u64::MAX))?;
-        self.examine(&before)?;
+        self.examine()?;
         self.take_over(store, found);
         Ok(())
     }
@@ -108,7 +108,7 @@ impl Life<'_> {
     /// Goes on with what a loss of power leaves, or the end of the process.
     pub(crate) fn lose_power(&mut self) -> Held {
         let (seed, before) = (self.dice.crash(), self.promise());
-        self.examine(&before)?;
+        self.examine()?;
         let left = self.storage.crash(seed);
         drop(self.leave());
         // Whatever the old process still did was done in the old files.

@@ -38,7 +38,7 @@ impl Fact {
 }
 
 /// What a store may not fall behind.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Promise {
     /// The last position that was acknowledged as durable, or that anybody saw.
     pub(crate) durable: u64,
@@ -59,7 +59,7 @@ impl Promise {
     /// What is left of it by a loss of power with this seed.
     pub(crate) fn after(&self, seed: u64) -> Self {
         let durable = if seed == u64::MAX { self.durable.max(self.written) } else { self.durable };
-        Promise { durable, ..self.clone() }
+        Promise { durable, written: durable, ..self.clone() }
     }
 }
 
