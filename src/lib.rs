@@ -34,7 +34,7 @@ pub use projection::{ApplyError, Projection, ViewBatch};
 pub use query::{MAX_QUERY_ITEMS, MAX_QUERY_TYPES, Query};
 pub use repair::{LOST_STREAM, LOST_TYPE, Lost, Repair, RepairReport, Unproven, repair, repair_memory};
 pub use retention::{KeptBy, Retained, Retention};
-pub use storage::memory::{Fault, MemoryStorage};
+pub use storage::memory::{Fault, MemoryStorage, Outage};
 pub use store::{Store, restore};
 pub use subscription::{EventStream, Subscription};
 pub use uuid::Uuid;

@@ -69,10 +69,16 @@ fn check_unused(storage: &dyn Storage) -> Result<(), Error> {
 
 /// Makes the files of an empty store, durably.
 pub(crate) fn create(storage: &dyn Storage, options: &Options) -> Result<(), Error> {
-    create_from(storage, options, Uuid::new_v4(), Position::START.next())
+    let store_id = new_store_id(storage);
+    create_from(storage, options, store_id, Position::START.next())
 }
 
-/// The same of a store whose log starts with a later position. What is before is told by a base that is there already.
+/// The id of a new store.
+pub(crate) fn new_store_id(storage: &dyn Storage) -> Uuid {
+    uuid::Builder::from_random_bytes(storage.random().to_be_bytes()).into_uuid()
+}
+
+/// Makes the files of an empty store whose log starts with a later position. What is before is told by a base that is there already.
 pub(crate) fn create_from(
     storage: &dyn Storage,
     options: &Options,
@@ -86,12 +92,12 @@ pub(crate) fn create_from(
         store_id,
         index: 0,
         first,
-        salt: new_salt(),
+        salt: new_salt(storage),
         max_body: field_len(options.max_batch_bytes),
         features: Default::default(),
         prev_sealed_len: 0,
         segment_size: options.segment_size,
-        created_ns: now_ns(),
+        created_ns: now_ns(storage),
         prev_chain: 0,
         chain: 0,
     };
@@ -119,7 +125,7 @@ pub(crate) fn create_from(
         store_id,
         segment_size: options.segment_size,
         features: Default::default(),
-        created_ns: now_ns(),
+        created_ns: now_ns(storage),
         minor: FORMAT_MINOR,
     };
     write_file(storage, STORE_FILE, "STORE.tmp", disk_len(STORE_LEN), &store.encode(), 0)?;

@@ -8,7 +8,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::base::base_fault;
 use super::catalog::{Catalog, closed};
@@ -117,7 +117,7 @@ fn plan(catalog: &Catalog, retention: &Retention, needed: &[Needed]) -> Result<P
     let segments = || (first..=active).filter_map(|number| catalog.segment(number));
     let mut bytes: u64 = segments().map(|segment| segment.header.segment_size).sum();
     let lowest = needed.iter().min_by_key(|needed| needed.from);
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = catalog.storage.now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let recorded_before = retention.older_than.and_then(|age| since.checked_sub(age));
     let mut plan = Plan { dropped: Vec::new(), kept_by: None };
     for number in first..active {

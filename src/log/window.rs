@@ -92,7 +92,9 @@ impl Window {
         let wanted = len.max(ahead);
         let from = offset.checked_sub(self.start).map_or(usize::MAX, memory_len).min(self.filled);
         let kept = from..self.filled.min(from.saturating_add(wanted));
-        let (rest, len) = (kept.len(), wanted.max(self.ahead));
+        // No more memory than the file has bytes.
+        let len = wanted.max(self.ahead.min(memory_len(self.len.saturating_sub(offset))));
+        let rest = kept.len();
         let mut buffer = match std::mem::take(&mut self.buffer).try_into_mut() {
             Ok(mut own) if own.len() <= 4 * len => {
                 own.copy_within(kept, 0);

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::sync::{Arc, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use uuid::Uuid;
 
@@ -27,7 +27,7 @@ use super::walk::Place;
 use crate::batch::Appended;
 use crate::error::{AppendError, Error, ErrorKind};
 use crate::event::{Position, Version};
-use crate::storage::{Access, File};
+use crate::storage::{Access, File, Storage};
 
 /// Unwritten bytes are written when there are so many, whatever the durability asked for.
 const WRITE_AT: usize = 1 << 20;
@@ -143,7 +143,7 @@ impl Writer {
     /// `last_versions` are those of the request's streams, by key.
     fn place(&mut self, request: &mut Request, last_versions: Vec<Version>) -> Appended {
         let first = self.place.next;
-        let recorded_at_ns = request.recorded_at_ns.unwrap_or_else(now_ns);
+        let recorded_at_ns = request.recorded_at_ns.unwrap_or_else(|| now_ns(self.catalog.storage.as_ref()));
         if let Some(index) = self.segment.index()
             && let Some(index) = index.memory()
         {
@@ -202,9 +202,9 @@ impl Writer {
         let mut header = SegmentHeader {
             index: before.index.saturating_add(1),
             first: self.place.next,
-            salt: new_salt(),
+            salt: new_salt(self.catalog.storage.as_ref()),
             prev_sealed_len: self.place.offset,
-            created_ns: now_ns(),
+            created_ns: now_ns(self.catalog.storage.as_ref()),
             prev_chain: self.place.chain,
             ..before
         };
@@ -444,12 +444,12 @@ impl Mark {
 }
 
 /// Nanoseconds since the Unix epoch; 0 when the clock is before it.
-pub(crate) fn now_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+pub(crate) fn now_ns(storage: &dyn Storage) -> u64 {
+    let since = storage.now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Random and never 0, which stands for a header that cannot be read.
-pub(crate) fn new_salt() -> u64 {
-    Uuid::new_v4().as_u64_pair().1 | 1
+pub(crate) fn new_salt(storage: &dyn Storage) -> u64 {
+    Uuid::from_u128(storage.random()).as_u64_pair().1 | 1
 }

@@ -11,7 +11,7 @@ use crate::batch::{Batch, Durability};
 use crate::error::{AppendError, Error, ErrorKind};
 use crate::event::{Event, Position, RecordedEvent, Version};
 use crate::log::Log;
-use crate::log::create::{create_from, refuse_foreign};
+use crate::log::create::{create_from, new_store_id, refuse_foreign};
 use crate::log::index::base::{BasePlan, Ended, Identity, MergeFault, Part};
 use crate::log::index::key::{KeyHasher, Kind};
 use crate::log::indexing::replace;
@@ -35,7 +35,7 @@ pub(super) fn check_empty(storage: &dyn Storage) -> Result<(), Error> {
 }
 
 pub(super) fn rebuild(wreck: &Wreck, survey: Survey, to: Arc<dyn Storage>) -> Result<RepairReport, Error> {
-    let store_id = Uuid::new_v4();
+    let store_id = new_store_id(to.as_ref());
     let options = Options::new().segment_size(wreck.store.segment_size).max_batch_bytes(MAX_BATCH_BYTES);
     create(to.as_ref(), &options, store_id, &survey)?;
     let log = Log::open(to, &options)?;

@@ -10,8 +10,10 @@ use std::fmt::Debug;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 /// A directory of files. Everything that everfold does to a disk, except inside a view's key-value store.
 pub(crate) trait Storage: Debug + Send + Sync {
@@ -42,6 +44,20 @@ pub(crate) trait Storage: Debug + Send + Sync {
 
     /// Takes the lock that one writer holds for life; dropping the result gives it back.
     fn lock(&self) -> Result<Lock, LockError>;
+
+    /// A random number, for the ids and salts of what is made.
+    fn random(&self) -> u128 {
+        random()
+    }
+
+    /// The time, for people.
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+}
+
+fn random() -> u128 {
+    Uuid::new_v4().as_u128()
 }
 
 /// How a file is opened.

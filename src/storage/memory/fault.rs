@@ -9,26 +9,40 @@ use std::io;
 pub struct Fault {
     kind: io::ErrorKind,
     for_ever: bool,
-    short: bool,
+    written: Part,
+}
+
+/// How much of a failing write is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Nothing,
+    Half,
+    Bytes(usize),
 }
 
 impl Fault {
     /// That one operation fails, as a full disk does until there is space.
     #[must_use]
     pub fn once(kind: io::ErrorKind) -> Self {
-        Fault { kind, for_ever: false, short: false }
+        Fault { kind, for_ever: false, written: Part::Nothing }
     }
 
     /// That operation and all after it fail, as on a dead disk. Reads go on.
     #[must_use]
     pub fn from_then_on(kind: io::ErrorKind) -> Self {
-        Fault { kind, for_ever: true, short: false }
+        Fault { kind, for_ever: true, written: Part::Nothing }
     }
 
     /// When that operation is a write, the first half of its bytes is written before it fails.
     #[must_use]
     pub fn short(self) -> Self {
-        Fault { short: true, ..self }
+        Fault { written: Part::Half, ..self }
+    }
+
+    /// When that operation is a write, so many of its bytes, but for the last, are written before it fails.
+    #[must_use]
+    pub fn after(self, bytes: usize) -> Self {
+        Fault { written: Part::Bytes(bytes), ..self }
     }
 }
 
@@ -42,8 +56,19 @@ pub(super) struct Faults {
 /// An operation that has to fail.
 #[derive(Debug)]
 pub(super) struct Failure {
-    pub(super) short: bool,
+    written: Part,
     error: io::Error,
+}
+
+impl Failure {
+    /// How many bytes of a write of `len` were written all the same.
+    pub(super) fn written(&self, len: usize) -> usize {
+        match self.written {
+            Part::Nothing => 0,
+            Part::Half => len / 2,
+            Part::Bytes(bytes) => bytes.min(len.saturating_sub(1)),
+        }
+    }
 }
 
 impl From<Failure> for io::Error {
@@ -60,7 +85,7 @@ impl Faults {
         match self.plan.range(..=now).rev().find(|(at, fault)| **at == now || fault.for_ever) {
             None => Ok(()),
             Some((at, fault)) => Err(Failure {
-                short: fault.short && *at == now,
+                written: if *at == now { fault.written } else { Part::Nothing },
                 error: io::Error::new(fault.kind, format!("injected fault at operation {now}")),
             }),
         }
@@ -89,14 +114,16 @@ mod tests {
         faults.add(2, Fault::once(io::ErrorKind::StorageFull));
         faults.add(4, Fault::from_then_on(io::ErrorKind::Other).short());
         let seen: Vec<_> = (1..=6)
-            .map(|_| faults.count().map_err(|failure| (failure.error.kind(), failure.short)))
+            .map(|_| faults.count().map_err(|failure| (failure.error.kind(), failure.written(9))))
             .collect();
         let (full, dead) = (io::ErrorKind::StorageFull, io::ErrorKind::Other);
-        let expected =
-            [Ok(()), Err((full, false)), Ok(()), Err((dead, true)), Err((dead, false)), Err((dead, false))];
+        let expected = [Ok(()), Err((full, 0)), Ok(()), Err((dead, 4)), Err((dead, 0)), Err((dead, 0))];
         assert_eq!(seen, expected);
         faults.clear();
         assert!(faults.count().is_ok());
         assert_eq!(faults.done(), 7);
+        faults.add(8, Fault::once(full).after(5));
+        let failure = faults.count().unwrap_err();
+        assert_eq!((failure.written(9), failure.written(5)), (5, 4));
     }
 }

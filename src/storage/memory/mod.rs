@@ -5,22 +5,29 @@
 mod chance;
 mod content;
 mod fault;
+mod file;
 mod names;
+mod outage;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use bytes::Bytes;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use fault::Fault;
+pub use outage::Outage;
 
 use self::chance::Chance;
 use self::content::Content;
-use self::fault::{Failure, Faults};
-use self::names::{Change, Directory, Names, SharedContent};
+use self::fault::Faults;
+use self::file::MemoryFile;
+use self::names::{Change, Directory, SharedContent};
+use self::outage::Outages;
 use super::{Access, File, Lock, LockError, Storage};
+use crate::storage;
 
 /// Files in memory, for tests: of a program's own events and projections, and of what a crash does to them.
 ///
@@ -28,8 +35,12 @@ use super::{Access, File, Lock, LockError, Storage};
 /// and moves one to the other only where the program syncs. [`crash`](Self::crash) makes what a loss of power may
 /// leave; [`fail_at`](Self::fail_at) makes an operation fail; [`flip_bit`](Self::flip_bit) and others damage files.
 ///
-/// The unit of loss is a sector of 512 bytes: after a loss of power each one that was written and not synced holds
-/// the new bytes or the old ones. Changes of names are lost from the last one backwards, for each folder by itself.
+/// The unit of loss is a sector: after a loss of power each one that was written and not synced holds the durable bytes
+/// or those that any of the writes since then left, whatever its neighbours hold; so writes arrive in part and in any
+/// order. By the seed, sectors have 512 bytes or 4,096. A sector is never torn: disks do not do that, and a checksum of
+/// theirs would tell. (What [`Fault::after`] leaves of a write can end anywhere.) Of a file that was never synced the size
+/// can be lost, by pages. Changes of names are lost from the last one backwards, for each folder by itself, as where a
+/// journal keeps them in order; or, by the seed, any of them are, but for those that others of the same name need.
 /// A sync that fails leaves its sectors in doubt, as on Linux: reads return the new bytes, the disk may hold the old
 /// ones, a second sync succeeds and changes nothing; only writing the bytes again and syncing does. A sync of a
 /// folder that fails leaves its changes pending.
@@ -58,13 +69,62 @@ pub struct MemoryStorage {
 struct State {
     directory: Directory,
     faults: Faults,
+    read_faults: Faults,
+    outages: Outages,
+    /// Where random numbers and the time come from; the system, if it is not there.
+    seeded: Option<Seeded>,
     locked: bool,
+}
+
+/// Random numbers and the time, from a seed.
+#[derive(Clone, Copy)]
+struct Seeded {
+    state: u64,
+    milliseconds: u64,
+}
+
+impl Seeded {
+    fn new(seed: u64) -> Self {
+        // Any time will do, if it is one that programs expect: of the year 2001, say.
+        Seeded { state: seed, milliseconds: 1_000_000_000_000 }
+    }
+
+    fn random(&mut self) -> u128 {
+        let [high, low] = [(); 2].map(|()| chance::splitmix64(&mut self.state));
+        u128::from(high) << 64 | u128::from(low)
+    }
+
+    fn now(&mut self) -> SystemTime {
+        self.milliseconds += 1;
+        UNIX_EPOCH + Duration::from_millis(self.milliseconds)
+    }
 }
 
 impl State {
     fn change(&mut self, change: Change) -> io::Result<()> {
-        self.faults.count()?;
-        self.directory.change(change)
+        let failed = self.faults.count();
+        let changed = failed.map_err(io::Error::from).and_then(|()| self.directory.change(change));
+        self.lose_power();
+        changed
+    }
+
+    /// What a loss of power now leaves.
+    fn crash(&self, seed: u64) -> MemoryStorage {
+        let chance = &mut Chance::new(seed);
+        let names = self.directory.crash(chance).map(|content| lock(content).crash(chance));
+        let mut seeded = self.seeded;
+        seeded.iter_mut().for_each(|seeded| seeded.state ^= seed.rotate_left(32));
+        let state = State { directory: Directory::new(names), seeded, ..State::default() };
+        MemoryStorage { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Takes the crashes that are planned for the operation that was just done.
+    fn lose_power(&mut self) {
+        let operation = self.faults.done();
+        for seed in self.outages.due(operation) {
+            let left = self.crash(seed);
+            self.outages.keep(Outage { operation, seed, left });
+        }
     }
 }
 
@@ -75,6 +135,14 @@ impl MemoryStorage {
         Self::default()
     }
 
+    /// An empty one, in which stores take no random numbers and no time but what follows from the seed: so the same calls
+    /// of one thread write the same bytes.
+    #[must_use]
+    pub fn seeded(seed: u64) -> Self {
+        let state = State { seeded: Some(Seeded::new(seed)), ..State::default() };
+        MemoryStorage { state: Arc::new(Mutex::new(state)) }
+    }
+
     /// What a loss of power now may leave, as a new storage with no fault planned, nothing counted and no lock held;
     /// all that is in it is durable.
     ///
@@ -82,11 +150,20 @@ impl MemoryStorage {
     /// `u64::MAX`, which is what the end of the process alone leaves.
     #[must_use]
     pub fn crash(&self, seed: u64) -> MemoryStorage {
-        let chance = &mut Chance::new(seed);
-        let state = self.state();
-        let names: Names = state.directory.crash(chance).map(|content| lock(content).crash(chance));
-        let state = State { directory: Directory::new(names), ..State::default() };
-        MemoryStorage { state: Arc::new(Mutex::new(state)) }
+        self.state().crash(seed)
+    }
+
+    /// Keeps what a loss of power during an operation leaves, while life goes on: the one that
+    /// [`operations`](Self::operations) will count as this number. Of a write, any first part was done by then; a sync was
+    /// not. [`outages`](Self::outages) has what was left.
+    pub fn crash_at(&self, operation: u64, seed: u64) {
+        self.state().outages.plan(operation, seed);
+    }
+
+    /// The planned losses of power that there were since this was asked last, in order.
+    #[must_use]
+    pub fn outages(&self) -> Vec<Outage> {
+        self.state().outages.take()
     }
 
     /// How many operations there were that change something: create, create a folder, rename, remove, write, sync,
@@ -102,9 +179,23 @@ impl MemoryStorage {
         self.state().faults.add(operation, fault);
     }
 
+    /// How many operations there were that change nothing: list, open, the size of a file, read, map; those that failed
+    /// too.
+    #[must_use]
+    pub fn reads(&self) -> u64 {
+        self.state().read_faults.done()
+    }
+
+    /// Makes one of these fail: the one that [`reads`](Self::reads) will count as this number.
+    pub fn fail_read_at(&self, read: u64, fault: Fault) {
+        self.state().read_faults.add(read, fault);
+    }
+
     /// Forgets every planned fault: the disk works again. What a failed sync left in doubt stays so.
     pub fn clear_faults(&self) {
-        self.state().faults.clear();
+        let mut state = self.state();
+        state.faults.clear();
+        state.read_faults.clear();
     }
 
     /// The names of all files, sorted.
@@ -165,6 +256,13 @@ impl MemoryStorage {
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
+
+    /// Counts something that changes nothing, and tells when it has to fail.
+    fn read(&self) -> io::Result<MutexGuard<'_, State>> {
+        let mut state = self.state();
+        state.read_faults.count()?;
+        Ok(state)
+    }
 }
 
 impl fmt::Debug for MemoryStorage {
@@ -180,7 +278,7 @@ impl Storage for MemoryStorage {
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {
-        self.state().directory.live.list(folder)
+        self.read()?.directory.live.list(folder)
     }
 
     fn create_folder(&self, folder: &str) -> io::Result<()> {
@@ -188,16 +286,13 @@ impl Storage for MemoryStorage {
     }
 
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn File>> {
-        let content = self.content(name)?;
+        let content = self.read()?.directory.live.file(name).map(Arc::clone)?;
         Ok(Arc::new(MemoryFile { name: name.to_owned(), storage: self.clone(), content, access }))
     }
 
     fn create(&self, name: &str, len: u64) -> io::Result<Arc<dyn File>> {
-        let content = Content::new(len).map(|content| Arc::new(Mutex::new(content)));
-        let mut state = self.state();
-        state.faults.count()?;
-        let content = content?;
-        state.directory.change(Change::Create(name.to_owned(), Arc::clone(&content)))?;
+        let content = Arc::new(Mutex::new(Content::new(len)?));
+        self.state().change(Change::Create(name.to_owned(), Arc::clone(&content)))?;
         let (name, storage) = (name.to_owned(), self.clone());
         Ok(Arc::new(MemoryFile { name, storage, content, access: Access::Write }))
     }
@@ -212,7 +307,9 @@ impl Storage for MemoryStorage {
 
     fn sync_folder(&self, folder: &str) -> io::Result<()> {
         let mut state = self.state();
-        state.faults.count()?;
+        let failed = state.faults.count();
+        state.lose_power();
+        failed?;
         state.directory.sync(folder)
     }
 
@@ -223,6 +320,14 @@ impl Storage for MemoryStorage {
         }
         state.locked = true;
         Ok(Lock::new(Held(self.clone())))
+    }
+
+    fn random(&self) -> u128 {
+        self.state().seeded.as_mut().map_or_else(storage::random, Seeded::random)
+    }
+
+    fn now(&self) -> SystemTime {
+        self.state().seeded.as_mut().map_or_else(SystemTime::now, Seeded::now)
     }
 }
 
@@ -235,231 +340,6 @@ impl Drop for Held {
     }
 }
 
-struct MemoryFile {
-    /// As it was opened, for people.
-    name: String,
-    storage: MemoryStorage,
-    /// Locked after the storage's state, where both are.
-    content: SharedContent,
-    access: Access,
-}
-
-impl fmt::Debug for MemoryFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryFile").field("name", &self.name).field("access", &self.access).finish()
-    }
-}
-
-impl File for MemoryFile {
-    fn len(&self) -> io::Result<u64> {
-        u64::try_from(lock(&self.content).live().len()).map_err(io::Error::other)
-    }
-
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let content = lock(&self.content);
-        let from = content.from(offset);
-        let len = buf.len().min(from.len());
-        if let (Some(to), Some(from)) = (buf.get_mut(..len), from.get(..len)) {
-            to.copy_from_slice(from);
-        }
-        Ok(len)
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let mut state = self.storage.state();
-        let failed = state.faults.count();
-        if self.access != Access::Write {
-            return Err(ErrorKind::PermissionDenied.into());
-        }
-        let written = match &failed {
-            Ok(()) => bytes,
-            Err(Failure { short: true, .. }) => bytes.get(..bytes.len() / 2).unwrap_or_default(),
-            Err(_) => &[],
-        };
-        lock(&self.content).write(written, offset)?;
-        Ok(failed?)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let mut state = self.storage.state();
-        let failed = state.faults.count();
-        let mut content = lock(&self.content);
-        match failed {
-            Ok(()) => content.sync(),
-            Err(_) => content.fail_sync(),
-        }
-        Ok(failed?)
-    }
-
-    fn map(&self, len: u64) -> io::Result<Bytes> {
-        let content = lock(&self.content);
-        let bytes = usize::try_from(len).ok().and_then(|len| content.live().get(..len));
-        bytes.map(Bytes::copy_from_slice).ok_or_else(|| ErrorKind::UnexpectedEof.into())
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A file `a` of 1,024 bytes, its name durable. Two operations.
-    fn one_file() -> (MemoryStorage, Arc<dyn File>) {
-        let storage = MemoryStorage::new();
-        let file = storage.create("a", 1024).unwrap();
-        storage.sync_folder("").unwrap();
-        (storage, file)
-    }
-
-    fn head(storage: &MemoryStorage) -> [u8; 2] {
-        storage.file("a").unwrap()[..2].try_into().unwrap()
-    }
-
-    #[test]
-    fn what_is_written_is_read_at_once_and_durable_after_a_sync() {
-        let (storage, file) = one_file();
-        file.write_at(b"ab", 0).unwrap();
-        assert_eq!((head(&storage), head(&storage.crash(0)), head(&storage.crash(u64::MAX))), {
-            (*b"ab", [0, 0], *b"ab")
-        });
-        file.sync().unwrap();
-        assert_eq!(head(&storage.crash(0)), *b"ab");
-        assert_eq!(storage.operations(), 4);
-    }
-
-    #[test]
-    fn a_crash_leaves_an_independent_storage_in_which_all_is_durable() {
-        let (storage, file) = one_file();
-        let _lock = storage.lock().unwrap();
-        storage.fail_at(4, Fault::from_then_on(ErrorKind::Other));
-        file.write_at(b"ab", 0).unwrap();
-        let after = storage.crash(u64::MAX);
-        assert_eq!((head(&after.crash(0)), after.operations()), (*b"ab", 0));
-        let other = after.open("a", Access::Write).unwrap();
-        other.write_at(b"cd", 0).unwrap();
-        other.sync().unwrap();
-        assert_eq!((head(&storage), head(&after)), (*b"ab", *b"cd"));
-        after.lock().unwrap();
-    }
-
-    #[test]
-    fn the_same_seed_leaves_the_same_bytes() {
-        let (storage, file) = one_file();
-        file.write_at(&[7; 1024], 0).unwrap();
-        storage.create("b", 600).unwrap().write_at(&[8; 600], 0).unwrap();
-        let bytes = |seed| {
-            let after = storage.crash(seed);
-            after.files().iter().map(|name| after.file(name).unwrap()).collect::<Vec<_>>()
-        };
-        assert!((0..100).all(|seed| bytes(seed) == bytes(seed)));
-        assert!((1..100).any(|seed| bytes(seed) != bytes(seed + 1)));
-    }
-
-    #[test]
-    fn a_removed_file_can_come_back_and_an_open_one_can_still_be_used() {
-        let (storage, file) = one_file();
-        storage.remove("a").unwrap();
-        file.write_at(b"ab", 0).unwrap();
-        file.sync().unwrap();
-        assert_eq!(storage.file("a"), None);
-        assert_eq!(head(&storage.crash(0)), *b"ab");
-        storage.sync_folder("").unwrap();
-        assert_eq!(storage.crash(0).files(), [""; 0]);
-    }
-
-    #[test]
-    fn a_synced_file_without_a_synced_name_is_lost() {
-        let storage = MemoryStorage::new();
-        let file = storage.create("a", 2).unwrap();
-        file.write_at(b"ab", 0).unwrap();
-        file.sync().unwrap();
-        assert_eq!(storage.crash(0).file("a"), None);
-        assert_eq!(storage.crash(u64::MAX).file("a").unwrap(), b"ab");
-    }
-
-    #[test]
-    fn a_failed_sync_loses_the_bytes_and_a_second_sync_does_not_cure_it() {
-        let (storage, file) = one_file();
-        storage.fail_at(4, Fault::once(ErrorKind::Other));
-        file.write_at(b"ab", 0).unwrap();
-        assert!(file.sync().is_err());
-        file.sync().unwrap();
-        assert_eq!((head(&storage), head(&storage.crash(0))), (*b"ab", [0, 0]));
-        file.write_at(b"ab", 0).unwrap();
-        file.sync().unwrap();
-        assert_eq!(head(&storage.crash(0)), *b"ab");
-    }
-
-    #[test]
-    fn a_short_write_writes_the_first_half_and_fails() {
-        let (storage, file) = one_file();
-        storage.fail_at(3, Fault::once(ErrorKind::StorageFull).short());
-        assert_eq!(file.write_at(b"ab", 0).unwrap_err().kind(), ErrorKind::StorageFull);
-        assert_eq!(head(&storage), *b"a\0");
-        file.write_at(b"ab", 0).unwrap();
-    }
-
-    #[test]
-    fn every_kind_of_operation_fails_on_a_dead_disk_and_changes_nothing() {
-        let (storage, file) = one_file();
-        storage.fail_at(3, Fault::from_then_on(ErrorKind::Other));
-        assert!(file.write_at(b"ab", 0).is_err());
-        assert!(file.sync().is_err());
-        assert!(storage.create("b", 1).is_err());
-        assert!(storage.create_folder("log").is_err());
-        assert!(storage.rename("a", "b").is_err());
-        assert!(storage.remove("a").is_err());
-        assert!(storage.sync_folder("").is_err());
-        assert_eq!((storage.operations(), storage.list("").unwrap()), (9, vec!["a".to_owned()]));
-        assert_eq!(head(&storage), [0, 0]);
-        storage.clear_faults();
-        storage.rename("a", "b").unwrap();
-    }
-
-    #[test]
-    fn damage_reaches_every_image_and_a_miss_is_an_error() {
-        let (storage, file) = one_file();
-        file.write_at(b"ab", 0).unwrap();
-        storage.flip_bit("a", 1, 7).unwrap();
-        storage.overwrite("a", 0, b"X").unwrap();
-        assert_eq!((head(&storage), head(&storage.crash(0))), ([b'X', b'b' ^ 0x80], [b'X', 0x80]));
-        storage.truncate("a", 1).unwrap();
-        assert_eq!(
-            (storage.file("a").unwrap(), storage.crash(0).file("a").unwrap()),
-            (vec![b'X'], vec![b'X'])
-        );
-        assert!(storage.flip_bit("a", 1, 0).is_err());
-        assert!(storage.flip_bit("a", 0, 8).is_err());
-        assert!(storage.overwrite("b", 0, b"").is_err());
-        storage.delete("a").unwrap();
-        assert!(storage.delete("a").is_err());
-        assert_eq!(storage.crash(u64::MAX).files(), [""; 0]);
-    }
-
-    #[test]
-    fn files_are_read_and_written_within_their_size_and_access() {
-        let (storage, file) = one_file();
-        assert_eq!(file.write_at(b"ab", 1023).unwrap_err().kind(), ErrorKind::InvalidInput);
-        file.write_at(b"b", 1023).unwrap();
-        let reader = storage.open("a", Access::Read).unwrap();
-        assert_eq!(reader.write_at(b"x", 0).unwrap_err().kind(), ErrorKind::PermissionDenied);
-        let mut buf = [9; 3];
-        assert_eq!((reader.read_at(&mut buf, 1022).unwrap(), buf), (2, [0, b'b', 9]));
-        assert_eq!(reader.read_at(&mut buf, u64::MAX).unwrap(), 0);
-        assert_eq!((reader.len().unwrap(), reader.map(1024).unwrap().len()), (1024, 1024));
-        assert!(storage.create("huge", u64::MAX).is_err());
-    }
-
-    #[test]
-    fn one_holder_has_the_lock() {
-        let storage = MemoryStorage::new();
-        let lock = storage.lock().unwrap();
-        let pid = Some(std::process::id());
-        assert!(matches!(storage.clone().lock(), Err(LockError::Held { pid: held }) if held == pid));
-        drop(lock);
-        storage.lock().unwrap();
-    }
 }

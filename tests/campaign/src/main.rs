@@ -7,6 +7,7 @@ mod figure;
 #[path = "../../it/view_cases.rs"]
 mod view_cases;
 mod views;
+mod simulate;
 
 use std::process::ExitCode;
 
@@ -25,12 +26,16 @@ struct Arguments {
 enum Campaign {
     /// Damages the files of a view, and looks that it is right in the end.
     Views(views::Views),
+    /// Lives whole lives of a store in memory, with losses of power at any operation and disks that fail
+    Simulate(simulate::Simulate),
 }
 
 fn main() -> ExitCode {
     let mut figures = Figures::default();
     let result: Result<(), String> = match Arguments::parse().campaign {
         Campaign::Views(options) => views::run(&options, &mut figures),
+    let result = match Arguments::parse().campaign {
+        Campaign::Simulate(args) => simulate::run(&args, &mut figures),
     };
     match result.and_then(|()| figures.end()) {
         Ok(()) => ExitCode::SUCCESS,
