@@ -7,6 +7,7 @@ mod dump;
 mod filter;
 mod names;
 mod overview;
+mod query_text;
 mod render;
 mod retain;
 mod verify;
