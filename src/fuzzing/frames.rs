@@ -166,9 +166,10 @@ pub(super) fn fix_frame(bytes: &mut [u8], salt: u64, chain: Option<u32>) -> Opti
     Some((frame.len(), header.header_crc))
 }
 
-/// Makes the checksums and chain values of a segment's frames right, up to the first that has no shape of one.
-pub(super) fn fix_segment(bytes: &mut [u8]) {
-    let Ok(header) = SegmentHeader::decode(bytes) else { return };
+/// Makes the checksums and chain values of a segment's frames right, up to the first that has no shape of one. Returns
+/// where that is, and the chain value there.
+pub(super) fn fix_segment(bytes: &mut [u8]) -> Option<(usize, u32)> {
+    let header = SegmentHeader::decode(bytes).ok()?;
     let (mut at, mut chain) = (SEGMENT_HEADER, header.chain);
     while let Some(rest) = bytes.get_mut(at..) {
         if rest.iter().take(FRAME_HEADER).all(|byte| *byte == 0) {
@@ -177,6 +178,7 @@ pub(super) fn fix_segment(bytes: &mut [u8]) {
         let Some((len, next)) = fix_frame(rest, header.salt, Some(chain)) else { break };
         (at, chain) = (at + len, next);
     }
+    Some((at, chain))
 }
 
 /// Flags, and edits of a good segment behind its header. With the first flag it is a sealed one, with the second its
@@ -206,10 +208,12 @@ pub(super) fn segment(input: &[u8]) {
 fn scan(bytes: &[u8], header: &SegmentHeader, next: Option<Position>) -> Vec<RecordedEvent> {
     let window = Window::mapped(Bytes::copy_from_slice(bytes));
     let mut scan = SegmentScan::new(Walk::new(window, header), "segment", next);
-    let (mut served, mut from): (Vec<RecordedEvent>, u64) = (Vec::new(), 0);
+    let (mut served, mut from, mut last) = (Vec::new(), 0, Position::START);
     while let Ok(Some(found)) = scan.next() {
         let offset = match &found {
             Scanned::Frame { offset, header } => {
+                assert!(last < header.first, "no position comes twice");
+                last = header.last();
                 assert!(offset + header.frame_len() <= disk_len(bytes.len()), "a frame ends in its file");
                 assert_eq!(scan.events().len(), memory_len(header.events.into()));
                 *offset
@@ -218,8 +222,6 @@ fn scan(bytes: &[u8], header: &SegmentHeader, next: Option<Position>) -> Vec<Rec
         };
         assert!(offset >= from, "a scan goes forward");
         from = offset + u64::from(matches!(found, Scanned::Frame { .. }));
-        let last = served.last().map_or(Position::START, RecordedEvent::position);
-        assert!(scan.events().first().is_none_or(|event| event.position() > last), "no position comes twice");
         served.extend_from_slice(scan.events());
         assert!(served.len() <= bytes.len() / RECORD_HEADER, "there is room for each event");
     }

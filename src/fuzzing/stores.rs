@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use super::edits::{Input, edit};
+use super::edits::{Input, edit, put};
 use super::frames::{fix_segment, is_same, look_at};
 use super::golden::{self, Files, STORES};
 use crate::dump::Inspector;
@@ -81,15 +81,32 @@ fn edited(files: Files, flags: u8, input: &mut Input<'_>) -> Vec<(&'static str, 
             _ => files.iter_mut().skip(file).take(1).for_each(|(_, bytes)| edit(bytes, input)),
         }
     }
-    for (name, bytes) in &mut files {
+    fix(&mut files, flags);
+    files
+}
+
+/// Makes checksums right. With both flags a segment is also made to follow from the one before it.
+fn fix(files: &mut [(&'static str, Vec<u8>)], flags: u8) {
+    files.sort_unstable_by_key(|(name, _)| *name);
+    let mut before: Option<(usize, u32)> = None;
+    for (name, bytes) in files {
+        if flags & FIX_BLOCKS != 0
+            && flags & FIX_FRAMES != 0
+            && is_segment(name)
+            && let Some((end, chain)) = before
+        {
+            for copy in [0, 2048] {
+                put(bytes, copy + 88, &disk_len(end).to_le_bytes());
+                put(bytes, copy + 112, &chain.to_le_bytes());
+            }
+        }
         if flags & FIX_BLOCKS != 0 {
             fix_blocks(name, bytes);
         }
         if flags & FIX_FRAMES != 0 && is_segment(name) {
-            fix_segment(bytes);
+            before = fix_segment(bytes);
         }
     }
-    files
 }
 
 fn is_segment(name: &str) -> bool {
