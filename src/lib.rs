@@ -6,6 +6,9 @@ mod codec;
 pub mod dump;
 mod error;
 mod event;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod log;
 mod options;

@@ -9,6 +9,7 @@ mod verify;
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 pub use facts::{FrameFacts, SegmentFacts, StoreFacts};
 pub use verify::{Progress, Verdict};
@@ -22,6 +23,7 @@ use crate::log::scan::{Scanned, SegmentScan};
 use crate::log::segment::segment_name;
 use crate::log::walk::Walk;
 use crate::log::window::{SEQUENTIAL, Window};
+use crate::storage::Storage;
 use crate::storage::disk::DiskStorage;
 
 /// Looks into a store's directory.
@@ -46,7 +48,7 @@ use crate::storage::disk::DiskStorage;
 /// ```
 #[derive(Debug)]
 pub struct Inspector {
-    storage: DiskStorage,
+    storage: Arc<dyn Storage>,
     files: Files,
 }
 
@@ -85,12 +87,17 @@ impl Inspector {
         let root = path.as_ref();
         let storage = DiskStorage::open(root)
             .map_err(|e| Error::io(format_args!("open the directory {}", root.display()), e))?;
-        let files = Files::read(&storage).map_err(|error| match error.kind() {
+        Self::of(Arc::new(storage)).map_err(|error| match error.kind() {
             ErrorKind::NotFound => {
                 Error::new(ErrorKind::NotFound, format!("{} holds no store: {error}", root.display()))
             }
             _ => error,
-        })?;
+        })
+    }
+
+    /// The same of a storage, wherever it is.
+    pub(crate) fn of(storage: Arc<dyn Storage>) -> Result<Self, Error> {
+        let files = Files::read(storage.as_ref())?;
         Ok(Inspector { storage, files })
     }
 
@@ -158,7 +165,7 @@ impl Inspector {
         let mut walk = self.walk(file)?;
         let mut broke_off = false;
         let ending = find_end_beside_a_writer(
-            &self.storage,
+            self.storage.as_ref(),
             &self.files,
             &mut walk,
             &mut |offset, header, events| {
@@ -196,7 +203,7 @@ impl Inspector {
     }
 
     fn walk(&self, file: &SegmentFile) -> Result<Walk, Error> {
-        let handle = open_segment(&self.storage, file)?;
+        let handle = open_segment(self.storage.as_ref(), file)?;
         Ok(Walk::new(Window::reading(handle, file.len, SEQUENTIAL), &file.header))
     }
 }

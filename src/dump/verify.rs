@@ -77,7 +77,7 @@ impl Inspector {
         let (store_id, log_start) = (self.files.store.store_id, self.files.log_start);
         match log_start == Position::START.next() {
             true => Ok(None),
-            false => base::damage(&self.storage, Identity { store_id, log_start }),
+            false => base::damage(self.storage.as_ref(), Identity { store_id, log_start }),
         }
     }
 

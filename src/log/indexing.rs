@@ -342,12 +342,21 @@ pub(crate) fn build(catalog: &Catalog, segment: &Segment) -> Result<(MemoryIndex
         let records = record_offsets(&mut scan, offset, &header).map_err(|e| segment.fault("read", e))?;
         for event in scan.events() {
             let at = event.position().get().saturating_sub(header.first.get());
-            if let Some(record) = records.get(memory_len(at)) {
+            if let Some(record) = records.get(memory_len(at))
+                && has_its_place(event.position(), *record, segment, &index)
+            {
                 index.add(catalog.hasher, event, Place { frame: offset, record: *record });
             }
         }
     }
     Ok((index, damage))
+}
+
+/// Whether an event can be where it was found: it comes after those that were, and there is room for all before it. What
+/// stands in a damaged segment may have right checksums and any position.
+fn has_its_place(position: Position, record: u64, segment: &Segment, index: &MemoryIndex) -> bool {
+    let number = position.get().saturating_sub(segment.header.first.get());
+    number >= disk_len(index.places().len()) && number <= record / disk_len(record::RECORD_HEADER)
 }
 
 /// Where the records of a frame start.

@@ -14,7 +14,7 @@ pub(crate) mod handle;
 pub(crate) mod key;
 pub(crate) mod memory_rows;
 pub(crate) mod meta;
-mod pieces;
+pub(crate) mod pieces;
 pub(crate) mod prefix;
 pub(crate) mod rows;
 pub(crate) mod sled_rows;

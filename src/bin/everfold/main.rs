@@ -8,6 +8,7 @@ mod dump;
 mod filter;
 mod names;
 mod overview;
+mod query_text;
 mod render;
 mod repair;
 mod retain;

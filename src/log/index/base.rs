@@ -43,7 +43,7 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    fn tag(&self) -> u64 {
+    pub(crate) fn tag(&self) -> u64 {
         let (high, low) = self.store_id.as_u64_pair();
         high ^ low ^ self.log_start.get().rotate_left(32)
     }

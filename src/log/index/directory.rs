@@ -50,7 +50,7 @@ impl Span {
         self.start.saturating_add(self.segments)
     }
 
-    pub(super) fn tag(&self) -> u64 {
+    pub(crate) fn tag(&self) -> u64 {
         page_tag(self.last_salt, self.last_sealed) ^ self.segments.rotate_left(48)
     }
 }
