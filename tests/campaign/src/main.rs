@@ -3,7 +3,15 @@
 //! Each command is one campaign: `cargo run --release --manifest-path tests/campaign/Cargo.toml -- simulate`. It
 //! prints a line `FIGURE name value goal` for each count, and ends with an error when something was lost.
 
+mod chance;
+mod check;
+mod child;
+mod claims;
 mod figure;
+mod kill;
+mod scratch;
+mod worker;
+mod workload;
 
 use std::process::ExitCode;
 
@@ -19,11 +27,18 @@ struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-enum Campaign {}
+enum Campaign {
+    #[command(hide = true)]
+    Worker(worker::Worker),
+    Kill(kill::Kill),
+}
 
 fn main() -> ExitCode {
     let mut figures = Figures::default();
-    let result: Result<(), String> = match Arguments::parse().campaign {};
+    let result: Result<(), String> = match Arguments::parse().campaign {
+        Campaign::Worker(worker) => return worker.run(),
+        Campaign::Kill(kill) => kill.run(&mut figures),
+    };
     match result.and_then(|()| figures.end()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {

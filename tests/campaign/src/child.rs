@@ -1,0 +1,99 @@
+//! A process of this program, which is killed at the latest when nobody has it any more.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::claims::Claims;
+
+/// What is kept of what a process wrote to its standard error.
+const TOLD_BYTES: u64 = 4096;
+
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    said: Option<JoinHandle<Result<Claims, String>>>,
+    told: Option<JoinHandle<String>>,
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) claims: Claims,
+    /// The start of what it wrote to its standard error.
+    pub(crate) told: String,
+}
+
+/// Worker arguments for this program.
+pub(crate) fn this_program() -> Result<String, String> {
+    let path = std::env::current_exe().map_err(|e| format!("this program's path: {e}"))?;
+    path.into_os_string().into_string().map_err(|path| format!("the path {path:?} is not UTF-8"))
+}
+
+impl Process {
+    /// Starts a command whose standard output is that of a worker.
+    pub(crate) fn start(command: &mut Command) -> Result<Process, String> {
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|e| format!("could not start {command:?}: {e}"))?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let said = stdout.map(|stdout| {
+            std::thread::spawn(move || {
+                let mut claims = Claims::default();
+                let lines = BufReader::new(stdout).lines();
+                lines.map_while(Result::ok).try_for_each(|line| claims.line(&line)).map(|()| claims)
+            })
+        });
+        let told = stderr.map(|mut stderr| {
+            std::thread::spawn(move || {
+                let (mut start, mut rest) = (Vec::new(), std::io::sink());
+                // What cannot be read any more is not missed.
+                drop(stderr.by_ref().take(TOLD_BYTES).read_to_end(&mut start));
+                drop(std::io::copy(&mut stderr, &mut rest));
+                String::from_utf8_lossy(&start).into_owned()
+            })
+        });
+        Ok(Process { child, said, told })
+    }
+
+    pub(crate) fn kill(&mut self) -> Result<(), String> {
+        self.child.kill().map_err(|e| format!("could not kill the process: {e}"))
+    }
+
+    /// Waits for the end; `None` when it took longer than that.
+    pub(crate) fn wait(&mut self, limit: Duration) -> Result<Option<ExitStatus>, String> {
+        let end = Instant::now() + limit;
+        loop {
+            let status = self.child.try_wait().map_err(|e| format!("could not wait for the process: {e}"))?;
+            if status.is_some() || Instant::now() >= end {
+                return Ok(status);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits until the process is over and all of what it said is read.
+    pub(crate) fn end(mut self) -> Result<Ended, String> {
+        let status = self.child.wait().map_err(|e| format!("could not wait for the process: {e}"))?;
+        let died = || "a thread that reads from the process panicked".to_owned();
+        let said = self.said.take().ok_or_else(died)?.join().map_err(|_| died())?;
+        let told = self.told.take().ok_or_else(died)?.join().map_err(|_| died())?;
+        Ok(Ended { status, claims: said?, told })
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Neither fails for a child that is there; one that was waited for is gone already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Ended {
+    pub(crate) fn was_killed(&self) -> bool {
+        self.status.signal() == Some(9)
+    }
+}
