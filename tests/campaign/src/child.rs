@@ -1,10 +1,12 @@
-//! A process of this program, which is killed at the latest when nobody has it any more.
+//! Other processes. One of this program is killed at the latest when nobody has it any more.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::claims::Claims;
 
@@ -27,7 +29,7 @@ pub(crate) struct Ended {
     pub(crate) told: String,
 }
 
-/// Worker arguments for this program.
+/// The path of this program, which is the process under test as well.
 pub(crate) fn this_program() -> Result<String, String> {
     let path = std::env::current_exe().map_err(|e| format!("this program's path: {e}"))?;
     path.into_os_string().into_string().map_err(|path| format!("the path {path:?} is not UTF-8"))
@@ -60,6 +62,12 @@ impl Process {
 
     pub(crate) fn kill(&mut self) -> Result<(), String> {
         self.child.kill().map_err(|e| format!("could not kill the process: {e}"))
+    }
+
+    /// Stops all its threads: none of them comes back from the kernel to say anything any more.
+    pub(crate) fn stop(&self) -> Result<(), String> {
+        kill_process(Pid::from_child(&self.child), Signal::STOP)
+            .map_err(|e| format!("could not stop the process: {e}"))
     }
 
     /// Waits for the end; `None` when it took longer than that.
@@ -96,4 +104,20 @@ impl Ended {
     pub(crate) fn was_killed(&self) -> bool {
         self.status.signal() == Some(9)
     }
+
+    /// Whether it ended by a panic, an abort or the like: not by itself, by an error it told, or by being killed.
+    pub(crate) fn broke(&self) -> bool {
+        !self.was_killed() && !matches!(self.status.code(), Some(0 | 2))
+    }
+}
+
+/// Runs a command to its end; what it says is an error.
+pub(crate) fn run(command: &mut Command) -> Result<(), String> {
+    let output =
+        command.stdin(Stdio::null()).output().map_err(|e| format!("could not start {command:?}: {e}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let told = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{command:?} ended with {}: {}", output.status, told.trim()))
 }

@@ -49,13 +49,11 @@ impl Kill {
                 Ok(())
             });
             counts.add(checker.counts);
-            match result {
-                Ok(()) => scratch.remove(&dir)?,
-                Err(what) => {
-                    violations += 1;
-                    scratch.violation(&dir, what);
-                }
+            if let Err(what) = result {
+                violations += 1;
+                scratch.keep(&dir, &format!("kill-{violations}"), what)?;
             }
+            scratch.remove(&dir)?;
         }
         println!("{stores} stores in {:.0} s; {counts}", started.elapsed().as_secs_f64());
         figures.count("kills", kills, 1000);

@@ -9,6 +9,7 @@ mod child;
 mod claims;
 mod figure;
 mod kill;
+mod power;
 mod scratch;
 mod worker;
 mod workload;
@@ -31,6 +32,7 @@ enum Campaign {
     #[command(hide = true)]
     Worker(worker::Worker),
     Kill(kill::Kill),
+    Power(power::Power),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
     let result: Result<(), String> = match Arguments::parse().campaign {
         Campaign::Worker(worker) => return worker.run(),
         Campaign::Kill(kill) => kill.run(&mut figures),
+        Campaign::Power(power) => power.run(&mut figures),
     };
     match result.and_then(|()| figures.end()) {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,7 +1,11 @@
-//! A directory for the stores of a campaign. It is removed at the end, but for stores that showed a violation.
+//! A directory for the stores of a campaign, removed at the end; stores that showed a violation are copied first.
 
+use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::child::run;
 
 #[derive(Debug)]
 pub(crate) struct Scratch {
@@ -29,15 +33,18 @@ impl Scratch {
         }
     }
 
-    /// Tells of a violation, and where to find the store that shows it.
-    pub(crate) fn violation(&self, dir: &Path, what: impl std::fmt::Display) {
-        println!("VIOLATION {what}; kept in {}", dir.display());
+    /// Tells of a violation, and keeps a copy of the store that shows it.
+    pub(crate) fn keep(&self, dir: &Path, name: &str, what: impl Display) -> Result<(), String> {
+        let to = std::env::temp_dir().join(format!("everfold-violation-{name}-{}", std::process::id()));
+        println!("VIOLATION {what}; the store is kept in {}", to.display());
+        if dir.exists() { run(Command::new("cp").arg("-a").arg(dir).arg(&to)) } else { Ok(()) }
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Fails if a store was kept in it, which is meant.
-        drop(fs::remove_dir(&self.path));
+        if let Err(error) = self.remove(&self.path) {
+            eprintln!("campaign: {error}");
+        }
     }
 }
