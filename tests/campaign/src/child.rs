@@ -1,12 +1,13 @@
 //! Other processes. One of this program is killed at the latest when nobody has it any more.
 
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::claims::Claims;
 
@@ -38,7 +39,12 @@ pub(crate) fn this_program() -> Result<String, String> {
 impl Process {
     /// Starts a command whose standard output is that of a worker.
     pub(crate) fn start(command: &mut Command) -> Result<Process, String> {
-        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let command = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .env("RUST_BACKTRACE", "0");
         let mut child = command.spawn().map_err(|e| format!("could not start {command:?}: {e}"))?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let said = stdout.map(|stdout| {
@@ -60,8 +66,12 @@ impl Process {
         Ok(Process { child, said, told })
     }
 
+    /// Kills it, and what it has started.
     pub(crate) fn kill(&mut self) -> Result<(), String> {
-        self.child.kill().map_err(|e| format!("could not kill the process: {e}"))
+        match kill_process_group(Pid::from_child(&self.child), Signal::KILL) {
+            Err(error) if error != Errno::SRCH => Err(format!("could not kill the process: {error}")),
+            _ => Ok(()),
+        }
     }
 
     /// Stops all its threads: none of them comes back from the kernel to say anything any more.
@@ -95,7 +105,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         // Neither fails for a child that is there; one that was waited for is gone already.
-        drop(self.child.kill());
+        drop(self.kill());
         drop(self.child.wait());
     }
 }

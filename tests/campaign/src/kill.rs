@@ -41,7 +41,7 @@ impl Kill {
         while kills < self.kills {
             let dir = scratch.path().join(format!("store-{stores}"));
             stores += 1;
-            let mut checker = Checker::new(&dir);
+            let mut checker = Checker::new(&dir, true);
             let result: Result<(), String> = (0..LIVES).try_for_each(|life| {
                 if kills < self.kills {
                     kills += u64::from(self.life(&dir, life, &mut checker, &mut chance)?);
@@ -49,6 +49,7 @@ impl Kill {
                 Ok(())
             });
             counts.add(checker.counts);
+            checker.rebuilt.iter().for_each(|why| println!("REBUILT {why}"));
             if let Err(what) = result {
                 violations += 1;
                 scratch.keep(&dir, &format!("kill-{violations}"), what)?;

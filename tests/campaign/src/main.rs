@@ -11,6 +11,7 @@ mod figure;
 mod kill;
 mod power;
 mod scratch;
+mod syscalls;
 mod worker;
 mod workload;
 
@@ -33,6 +34,7 @@ enum Campaign {
     Worker(worker::Worker),
     Kill(kill::Kill),
     Power(power::Power),
+    Syscalls(syscalls::Syscalls),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Campaign::Worker(worker) => return worker.run(),
         Campaign::Kill(kill) => kill.run(&mut figures),
         Campaign::Power(power) => power.run(&mut figures),
+        Campaign::Syscalls(syscalls) => syscalls.run(&mut figures),
     };
     match result.and_then(|()| figures.end()) {
         Ok(()) => ExitCode::SUCCESS,

@@ -106,9 +106,11 @@ impl Worker {
 
 type Views = (Result<View<String, u64>, Error>, Result<View<String, u64>, Error>);
 
-/// Says something to whoever started this process. If that fails, nobody has been told: that is no error here.
+/// Says something to whoever started this process, and ends where nobody listens any more.
 fn say(what: impl Display) {
-    drop(std::io::stdout().lock().write_all(format!("{what}\n").as_bytes()));
+    if std::io::stdout().lock().write_all(format!("{what}\n").as_bytes()).is_err() {
+        std::process::exit(3);
+    }
 }
 
 fn acknowledged(did: Did, done: Result<Appended, AppendError>) -> Result<(), Error> {

@@ -71,7 +71,7 @@ impl Power {
             let on = scratch.path().join("mnt");
             let dir = on.join(format!("store-{stores}"));
             stores += 1;
-            let mut checker = Checker::new(&dir);
+            let mut checker = Checker::new(&dir, true);
             for life in 0..LIVES.min(u32::try_from(self.cuts - cuts).unwrap_or(LIVES)) {
                 cuts += 1;
                 if let Err(what) = self.life(&image, &on, &dir, life, &mut checker, &mut chance) {
@@ -83,6 +83,7 @@ impl Power {
                 }
             }
             counts.add(checker.counts);
+            checker.rebuilt.iter().for_each(|why| println!("REBUILT {why}"));
         }
         println!("{}: {stores} stores in {:.0} s; {counts}", fs.name(), started.elapsed().as_secs_f64());
         figures.count(name, cuts, 100);
