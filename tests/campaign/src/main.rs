@@ -8,6 +8,8 @@ mod check;
 mod child;
 mod claims;
 mod figure;
+mod fuse;
+mod image;
 mod kill;
 mod power;
 mod scratch;
@@ -34,6 +36,7 @@ enum Campaign {
     Worker(worker::Worker),
     Kill(kill::Kill),
     Power(power::Power),
+    Fuse(fuse::Fuse),
     Syscalls(syscalls::Syscalls),
 }
 
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Campaign::Worker(worker) => return worker.run(),
         Campaign::Kill(kill) => kill.run(&mut figures),
         Campaign::Power(power) => power.run(&mut figures),
+        Campaign::Fuse(fuse) => fuse.run(&mut figures),
         Campaign::Syscalls(syscalls) => syscalls.run(&mut figures),
     };
     match result.and_then(|()| figures.end()) {
