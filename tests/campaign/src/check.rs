@@ -44,6 +44,8 @@ pub(crate) struct Checker {
 pub(crate) struct Counts {
     pub(crate) acknowledged: u64,
     pub(crate) events: u64,
+    /// Batches that were acknowledged without having been synced, and that the fault has taken.
+    pub(crate) lost: u64,
     /// Ends of logs that were torn or left over.
     pub(crate) removed: u64,
     /// Views that were set aside and made anew.
@@ -54,6 +56,7 @@ impl Counts {
     pub(crate) fn add(&mut self, other: Counts) {
         self.acknowledged += other.acknowledged;
         self.events += other.events;
+        self.lost += other.lost;
         self.removed += other.removed;
         self.rebuilt += other.rebuilt;
     }
@@ -61,10 +64,10 @@ impl Counts {
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { acknowledged, events, removed, rebuilt } = self;
+        let Counts { acknowledged, events, lost, removed, rebuilt } = self;
         write!(
             f,
-            "{acknowledged} batches acknowledged, {events} events, {removed} torn ends, {rebuilt} views made anew"
+            "{acknowledged} batches acknowledged, {lost} of them unsynced and lost, {events} events, {removed} torn ends, {rebuilt} views made anew"
         )
     }
 }
@@ -116,7 +119,9 @@ impl Checker {
         if !report.damage.is_empty() {
             return Err(format!("damage is reported: {report}"));
         }
-        self.counts.removed += u64::from(report.removed.is_some());
+        // A read-only opening notes what a recovery would remove.
+        let removed = report.removed.is_some() || report.notes.iter().any(|note| note.contains("torn"));
+        self.counts.removed += u64::from(removed);
         self.log_start = self.log_start(store.log_start().get())?;
         let mut reading = Reading::default();
         for (event, position) in store.read(store.log_start().previous()).zip(self.log_start..) {
@@ -150,7 +155,7 @@ impl Checker {
     }
 
     /// Checks that all is there that was acknowledged and that the fault keeps.
-    fn hold_against(&self, claims: &Claims, fault: Fault) -> Result<(), String> {
+    fn hold_against(&mut self, claims: &Claims, fault: Fault) -> Result<(), String> {
         let (last, kept) = (self.last(), claims.kept(fault.keeps));
         if last < kept {
             return Err(format!("position {kept} was acknowledged, and the log ends with {last}"));
@@ -161,6 +166,7 @@ impl Checker {
                 claims.retained, self.log_start
             ));
         }
+        self.counts.lost += claims.acks.iter().filter(|ack| ack.first > last).count() as u64;
         for ack in claims.acks.iter().filter(|ack| ack.first <= last) {
             let found = self.served.get(index(ack.first));
             if found != Some(&(ack.did, 0)) {

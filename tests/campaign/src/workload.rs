@@ -28,8 +28,15 @@ impl Did {
         1 + (self.n + u64::from(self.thread)) % 4
     }
 
+    /// Whether hardly anything is synced in this life.
+    pub(crate) fn is_lazy(self) -> bool {
+        self.life % 3 == 2
+    }
+
     pub(crate) fn durability(self) -> Durability {
         match self.n % 8 {
+            _ if self.is_lazy() && self.n % 64 == 1 => Durability::Durable,
+            n if self.is_lazy() => [Durability::Written, Durability::Deferred][usize::from(n > 5)],
             3 | 6 => Durability::Deferred,
             4 | 7 => Durability::Written,
             _ => Durability::Durable,
