@@ -52,12 +52,23 @@ impl Change {
 }
 
 /// What a loss of power leaves of what is unsynced.
-#[derive(Clone, Copy, Debug)]
-enum Left {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
     Nothing,
     Everything,
     /// Some blocks of so many sectors.
     Some(usize),
+}
+
+impl Left {
+    pub(crate) fn any(chance: &mut Chance) -> Left {
+        match chance.below(6) {
+            0 => Left::Nothing,
+            1 => Left::Everything,
+            2 | 3 => Left::Some(1),
+            _ => Left::Some(8),
+        }
+    }
 }
 
 impl File {
@@ -210,14 +221,13 @@ impl Image {
         self.changes.drain(..durable).for_each(|change| change.apply(&mut self.durable_names));
     }
 
+    /// Whether a loss of power would change nothing.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.changes.is_empty() && self.files.values().all(|file| file.unsynced.is_empty())
+    }
+
     /// Loses power.
-    pub(crate) fn crash(&mut self, chance: &mut Chance) {
-        let left = match chance.below(6) {
-            0 => Left::Nothing,
-            1 => Left::Everything,
-            2 | 3 => Left::Some(1),
-            _ => Left::Some(8),
-        };
+    pub(crate) fn crash(&mut self, left: Left, chance: &mut Chance) {
         let kept = match left {
             Left::Nothing => 0,
             Left::Everything => self.changes.len(),
@@ -240,6 +250,24 @@ impl Image {
             self.restore(id);
         }
         self.names.insert(folder, names);
+    }
+
+    /// Takes over the files of a real folder, durable.
+    pub(crate) fn read_in(&mut self, folder: Id, from: &Path) -> std::io::Result<()> {
+        for entry in std::fs::read_dir(from)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if entry.file_type()?.is_dir() {
+                let id = self.make_folder(folder, &name)?;
+                self.read_in(id, &entry.path())?;
+            } else {
+                let id = self.make_file(folder, &name)?;
+                self.write(id, 0, &std::fs::read(entry.path())?)?;
+                self.sync(id)?;
+            }
+        }
+        self.sync_folder(folder);
+        Ok(())
     }
 
     /// Writes a folder's files to a real one, which is there and empty.
@@ -272,7 +300,8 @@ mod tests {
             image.sync_folder(folder);
             image.write(file, 1000, &[2; 100]).unwrap();
             image.make_file(folder, "2.seg").unwrap();
-            image.crash(&mut Chance::new(seed));
+            let mut chance = Chance::new(seed);
+            image.crash(Left::any(&mut chance), &mut chance);
             let data = image.data(file).unwrap();
             assert_eq!((data.len(), &data[..512]), (4096, &[1; 512][..]));
             assert!(data[1000..1024] == [0; 24] || data[1000..1024] == [2; 24]);
@@ -292,7 +321,8 @@ mod tests {
         let mut synced = image.clone();
         synced.sync_folder(ROOT);
         let seen = |mut image: Image, seed| {
-            image.crash(&mut Chance::new(seed));
+            let mut chance = Chance::new(seed);
+            image.crash(Left::any(&mut chance), &mut chance);
             (image.find(ROOT, "new.tmp").is_some(), image.find(ROOT, "new").is_some())
         };
         let all: BTreeSet<_> = (0..100).map(|seed| seen(image.clone(), seed)).collect();

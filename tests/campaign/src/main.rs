@@ -14,6 +14,7 @@ mod kill;
 mod power;
 mod scratch;
 mod syscalls;
+mod trace;
 mod worker;
 mod workload;
 
@@ -38,6 +39,7 @@ enum Campaign {
     Power(power::Power),
     Fuse(fuse::Fuse),
     Syscalls(syscalls::Syscalls),
+    Trace(trace::Trace),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Campaign::Kill(kill) => kill.run(&mut figures),
         Campaign::Power(power) => power.run(&mut figures),
         Campaign::Fuse(fuse) => fuse.run(&mut figures),
+        Campaign::Trace(trace) => trace.run(&mut figures),
         Campaign::Syscalls(syscalls) => syscalls.run(&mut figures),
     };
     match result.and_then(|()| figures.end()) {

@@ -71,8 +71,7 @@ impl Worker {
                 Err(panic) => std::panic::resume_unwind(panic),
             })
         });
-        say("closed");
-        lived
+        lived.inspect(|()| say("closed"))
     }
 
     /// The first thread drops segments, waits for the views, and closes the store.

@@ -16,6 +16,7 @@ use crate::chance::Chance;
 use crate::check::{Checker, Counts, Fault};
 use crate::child::Process;
 use crate::figure::Figures;
+use crate::image::Left;
 use crate::kill::worker;
 use crate::scratch::Scratch;
 use disk::Disk;
@@ -106,7 +107,7 @@ fn one_life(
     process.kill()?;
     let ended = process.end()?;
     unmount(mounted)?;
-    disk.restart(|image| image.crash(chance));
+    disk.restart(|image| image.crash(Left::any(chance), chance));
     if ended_itself && ended.broke() {
         return Err(format!("ended with {}: {}", ended.status, ended.told));
     }

@@ -5,6 +5,7 @@
 //! calls fail together. Not made to fail: starting threads, and what has no file of the store. A `close` is only killed:
 //! the standard library ignores that of a file to fail, and asserts that of a directory not to.
 
+pub(crate) mod sample;
 mod strace;
 
 use std::collections::BTreeSet;
@@ -16,17 +17,19 @@ use clap::Args;
 use everfold::Durability;
 
 use crate::chance::Chance;
-use crate::check::{Checker, Counts, Fault};
+use crate::check::{Counts, Fault};
 use crate::child::run;
 use crate::figure::Figures;
 use crate::scratch::Scratch;
-use strace::{Call, Run};
+use sample::Sample;
+use strace::Call;
 
 /// What happens to a call.
 const FAULTS: [&str; 3] = ["error=EIO", "error=ENOSPC", "error=EMFILE"];
 const KILLED: &str = "signal=KILL";
 /// These can also be interrupted.
 const INTERRUPTIBLE: [&str; 7] = ["openat", "read", "write", "pread64", "pwrite64", "flock", "fallocate"];
+/// No fault here takes what the kernel was given.
 const KEEPS: Fault = Fault { keeps: Durability::Written, only_look: false };
 
 /// Every system call on the store's files fails once in each of several ways (Linux, strace).
@@ -41,17 +44,6 @@ pub(crate) struct Syscalls {
     /// Where stores are made (default: the system's directory for temporary files).
     #[arg(long)]
     dir: Option<PathBuf>,
-}
-
-/// A run, the store it starts with, and what is known of that.
-#[derive(Debug)]
-struct Sample {
-    run: Run,
-    /// A copy of it is what the run starts with.
-    template: Option<PathBuf>,
-    known: Checker,
-    /// Which files are looked at.
-    below: &'static str,
 }
 
 impl Syscalls {
@@ -101,41 +93,6 @@ impl Syscalls {
 }
 
 impl Sample {
-    fn new(scratch: &Scratch, views: bool, again: bool) -> Result<Sample, String> {
-        let dir = scratch.path().join("store");
-        let run_with = |batches: &str, more: &[String]| {
-            let mut arguments: Vec<_> =
-                ["--threads", "1", "--sync-after", "60000", "--batches", batches].map(str::to_owned).into();
-            arguments.extend((!views).then(|| "--no-views".to_owned()));
-            arguments.extend_from_slice(more);
-            Run { dir: dir.clone(), arguments }
-        };
-        let below = if views { "/store/views" } else { "/store" };
-        let mut known = Checker::new(&dir, views);
-        if !again {
-            return Ok(Sample { run: run_with("48", &[]), template: None, known, below });
-        }
-        // A store whose process was killed in the middle of a write.
-        scratch.remove(&dir)?;
-        let first = run_with("60", &[]);
-        let write = Call { name: "pwrite64".to_owned(), nth: 56 };
-        let claims =
-            first.with_fault(&write, &BTreeSet::from([dir.display().to_string()]), "signal=KILL")?.claims;
-        known.check(&claims, Fault { only_look: true, ..KEEPS })?;
-        let template = scratch.path().join("template");
-        scratch.remove(&template)?;
-        run(Command::new("cp").arg("-a").arg(&dir).arg(&template))?;
-        let more = ["--life".to_owned(), "1".to_owned(), "--retain".to_owned(), known.last().to_string()];
-        Ok(Sample { run: run_with("36", &more), template: Some(template), known, below })
-    }
-
-    /// Puts the store that the run starts with in its place.
-    fn begin(&self, scratch: &Scratch) -> Result<(), String> {
-        scratch.remove(&self.run.dir)?;
-        let copy = |template| run(Command::new("cp").arg("-a").arg(template).arg(&self.run.dir));
-        self.template.as_ref().map_or(Ok(()), copy)
-    }
-
     /// The paths that are looked at, and each call on them with each fault.
     fn cases(&self, scratch: &Scratch) -> Result<(BTreeSet<String>, Vec<(Call, &'static str)>), String> {
         let trace = scratch.path().join("trace");

@@ -70,7 +70,8 @@ impl Run {
         Ok(calls.map(|(name, nth)| Call { name: name.to_owned(), nth }).collect())
     }
 
-    fn trace(&self, trace: &Path, options: &[String]) -> Result<String, String> {
+    /// A log of the whole run, as strace writes it with these options.
+    pub(crate) fn trace(&self, trace: &Path, options: &[String]) -> Result<String, String> {
         let mut all = vec!["-y".to_owned(), "-o".to_owned(), trace.display().to_string()];
         all.extend_from_slice(options);
         let ended = self.finish(&all)?;
