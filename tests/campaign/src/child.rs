@@ -3,6 +3,8 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,8 @@ const TOLD_BYTES: u64 = 4096;
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
+    /// Set when it says that it has opened its store.
+    opened: Arc<AtomicBool>,
     said: Option<JoinHandle<Result<Claims, String>>>,
     told: Option<JoinHandle<String>>,
 }
@@ -47,11 +51,16 @@ impl Process {
             .env("RUST_BACKTRACE", "0");
         let mut child = command.spawn().map_err(|e| format!("could not start {command:?}: {e}"))?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let opened = Arc::new(AtomicBool::new(false));
         let said = stdout.map(|stdout| {
+            let opened = Arc::clone(&opened);
             std::thread::spawn(move || {
                 let mut claims = Claims::default();
-                let lines = BufReader::new(stdout).lines();
-                lines.map_while(Result::ok).try_for_each(|line| claims.line(&line)).map(|()| claims)
+                for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                    claims.line(&line)?;
+                    opened.store(claims.opened, Ordering::Release);
+                }
+                Ok(claims)
             })
         });
         let told = stderr.map(|mut stderr| {
@@ -63,7 +72,7 @@ impl Process {
                 String::from_utf8_lossy(&start).into_owned()
             })
         });
-        Ok(Process { child, said, told })
+        Ok(Process { child, opened, said, told })
     }
 
     /// Kills it, and what it has started.
@@ -90,6 +99,18 @@ impl Process {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Waits until it has opened its store; whether it did, before it ended and in time.
+    pub(crate) fn wait_until_open(&mut self, limit: Duration) -> Result<bool, String> {
+        let end = Instant::now() + limit;
+        while !self.opened.load(Ordering::Acquire) {
+            if Instant::now() >= end || self.wait(Duration::ZERO)?.is_some() {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(true)
     }
 
     /// Waits until the process is over and all of what it said is read.

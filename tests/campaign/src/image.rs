@@ -150,6 +150,12 @@ impl Image {
         self.files.get(&id).map(|file| file.data.as_slice())
     }
 
+    /// A name of a file or folder.
+    pub(crate) fn name(&self, id: Id) -> Option<&str> {
+        let mut names = self.names.values().flatten();
+        names.find(|(_, named)| **named == id).map(|(name, _)| name.as_str())
+    }
+
     /// The names in a folder; `None` for a file.
     pub(crate) fn folder(&self, id: Id) -> Option<&BTreeMap<String, Id>> {
         self.names.get(&id)

@@ -13,6 +13,8 @@ use crate::child::{Process, this_program};
 use crate::figure::Figures;
 use crate::scratch::Scratch;
 
+/// Two lives in three are ended after the store is open, which takes at most so long.
+pub(crate) const OPENING: Duration = Duration::from_secs(10);
 /// After how many lives a new store is made.
 const LIVES: u32 = 40;
 
@@ -22,7 +24,7 @@ pub(crate) struct Kill {
     /// How many kills.
     #[arg(long, default_value_t = 1000)]
     kills: u64,
-    /// The latest instant of a kill, in milliseconds after the start of the process.
+    /// The latest instant of a kill, in milliseconds after the start of the process, or the opening of its store.
     #[arg(long, default_value_t = 150)]
     within: u64,
     /// Where the store is made (default: the system's directory for temporary files).
@@ -73,6 +75,9 @@ impl Kill {
         chance: &mut Chance,
     ) -> Result<bool, String> {
         let mut process = Process::start(&mut worker(dir, life, checker.last(), chance)?)?;
+        if !chance.once_in(3) {
+            process.wait_until_open(OPENING)?;
+        }
         let wait = Duration::from_micros(chance.below(self.within * 1000));
         let ended = process.wait(wait)?;
         process.kill()?;

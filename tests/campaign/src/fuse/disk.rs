@@ -24,27 +24,41 @@ pub(crate) struct Disk(Arc<(Mutex<State>, Condvar)>);
 #[derive(Debug)]
 struct State {
     image: Image,
-    /// Operations that change something, until the power is cut; `None`: it is not going to be.
+    /// Operations that are counted, until the power is cut; `None`: it is not going to be.
     left: Option<u64>,
+    counted: Counted,
+}
+
+/// Which operations are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Counted {
+    /// All that change something or make it durable.
+    All,
+    /// Writes to segments.
+    Segments,
 }
 
 impl Disk {
     pub(crate) fn new() -> Disk {
-        Disk(Arc::new((Mutex::new(State { image: Image::new(), left: None }), Condvar::new())))
+        Disk(Arc::new((
+            Mutex::new(State { image: Image::new(), left: None, counted: Counted::All }),
+            Condvar::new(),
+        )))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Cuts the power after so many operations that change something: all that come later fail, and change nothing.
-    pub(crate) fn cut_after(&self, operations: u64) {
-        self.state().left = Some(operations);
+    /// Cuts the power after so many operations: all that come later fail, and change nothing.
+    pub(crate) fn cut_after(&self, operations: u64, counted: Counted) {
+        let mut state = self.state();
+        (state.left, state.counted) = (Some(operations), counted);
     }
 
     /// Cuts the power.
     pub(crate) fn cut_now(&self) {
-        self.cut_after(0);
+        self.cut_after(0, Counted::All);
     }
 
     /// Waits for the cut, at most so long; whether it has come.
@@ -68,11 +82,21 @@ impl Disk {
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Image) -> Result<T, ErrorKind>) -> Result<T, Errno> {
+        self.change_and_count(|_| false, change)
+    }
+
+    fn change_and_count<T>(
+        &self,
+        is_of_segment: impl FnOnce(&Image) -> bool,
+        change: impl FnOnce(&mut Image) -> Result<T, ErrorKind>,
+    ) -> Result<T, Errno> {
         let mut state = self.state();
         if state.left == Some(0) {
             return Err(Errno::EIO);
         }
-        state.left = state.left.map(|left| left - 1);
+        if state.counted == Counted::All || is_of_segment(&state.image) {
+            state.left = state.left.map(|left| left - 1);
+        }
         if state.left == Some(0) {
             self.0.1.notify_all();
         }
@@ -259,7 +283,10 @@ impl Filesystem for Disk {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match self.change(|image| image.write(ino.0, size(offset)?, data)) {
+        match self.change_and_count(
+            |image| image.name(ino.0).is_some_and(|name| name.ends_with(".seg")),
+            |image| image.write(ino.0, size(offset)?, data),
+        ) {
             Ok(()) => reply.written(data.len() as u32),
             Err(error) => reply.error(error),
         }

@@ -19,7 +19,7 @@ use crate::figure::Figures;
 use crate::image::Left;
 use crate::kill::worker;
 use crate::scratch::Scratch;
-use disk::Disk;
+use disk::{Counted, Disk};
 
 /// After how many cuts a new store is made.
 const LIVES: u32 = 20;
@@ -93,8 +93,11 @@ fn one_life(
     chance: &mut Chance,
 ) -> Result<(), String> {
     let mounted = mount(disk, on)?;
-    let most = if chance.once_in(3) { FEW_OPERATIONS } else { MANY_OPERATIONS };
-    disk.cut_after(1 + chance.below(most));
+    match chance.below(3) {
+        0 => disk.cut_after(1 + chance.below(FEW_OPERATIONS), Counted::All),
+        1 => disk.cut_after(1 + chance.below(MANY_OPERATIONS), Counted::All),
+        _ => disk.cut_after(1 + chance.below(FEW_OPERATIONS), Counted::Segments),
+    }
     let mut process = Process::start(&mut worker(dir, life, checker.last(), chance)?)?;
     let mut ended_itself = false;
     let started = Instant::now();

@@ -17,7 +17,7 @@ use crate::chance::Chance;
 use crate::check::{Checker, Counts, Fault};
 use crate::child::{Process, run};
 use crate::figure::Figures;
-use crate::kill::worker;
+use crate::kill::{OPENING, worker};
 use crate::scratch::Scratch;
 use loop_mount::{FileSystem, Mount};
 
@@ -105,6 +105,9 @@ impl Power {
     ) -> Result<(), String> {
         let mount = Mount::new(image, on)?;
         let mut process = Process::start(&mut worker(dir, life, checker.last(), chance)?)?;
+        if !chance.once_in(3) {
+            process.wait_until_open(OPENING)?;
+        }
         let longest = if chance.once_in(4) { LONG_MS } else { SHORT_MS };
         if process.wait(Duration::from_micros(chance.below(longest * 1000)))?.is_none() {
             // A sync that is under way when ext4 is shut down can return without an error and without having synced: who
