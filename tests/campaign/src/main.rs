@@ -3,11 +3,24 @@
 //! Each command is one campaign: `cargo run --release --manifest-path tests/campaign/Cargo.toml -- simulate`. It
 //! prints a line `FIGURE name value goal` for each count, and ends with an error when something was lost.
 
+mod chance;
+mod check;
+mod child;
+mod claims;
 mod figure;
 #[path = "../../it/view_cases.rs"]
 mod view_cases;
 mod views;
 mod simulate;
+mod fuse;
+mod image;
+mod kill;
+mod power;
+mod scratch;
+mod syscalls;
+mod trace;
+mod worker;
+mod workload;
 
 use std::process::ExitCode;
 
@@ -28,6 +41,13 @@ enum Campaign {
     Views(views::Views),
     /// Lives whole lives of a store in memory, with losses of power at any operation and disks that fail
     Simulate(simulate::Simulate),
+    #[command(hide = true)]
+    Worker(worker::Worker),
+    Kill(kill::Kill),
+    Power(power::Power),
+    Fuse(fuse::Fuse),
+    Syscalls(syscalls::Syscalls),
+    Trace(trace::Trace),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +56,12 @@ fn main() -> ExitCode {
         Campaign::Views(options) => views::run(&options, &mut figures),
     let result = match Arguments::parse().campaign {
         Campaign::Simulate(args) => simulate::run(&args, &mut figures),
+        Campaign::Worker(worker) => return worker.run(),
+        Campaign::Kill(kill) => kill.run(&mut figures),
+        Campaign::Power(power) => power.run(&mut figures),
+        Campaign::Fuse(fuse) => fuse.run(&mut figures),
+        Campaign::Trace(trace) => trace.run(&mut figures),
+        Campaign::Syscalls(syscalls) => syscalls.run(&mut figures),
     };
     match result.and_then(|()| figures.end()) {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,137 @@
+//! Makes every system call on the store's files fail once, each in several ways.
+//!
+//! The runs are short and the same each time: one thread appends, and nothing is left to timers. Calls on the log's
+//! files are all made by that thread. Calls on a view's files are made by the projector's and sled's threads, whose nth
+//! calls fail together. Not made to fail: starting threads, and what has no file of the store. A `close` is only killed:
+//! the standard library ignores that of a file to fail, and asserts that of a directory not to.
+
+pub(crate) mod sample;
+mod strace;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use clap::Args;
+use everfold::Durability;
+
+use crate::chance::Chance;
+use crate::check::{Counts, Fault};
+use crate::child::run;
+use crate::figure::Figures;
+use crate::scratch::Scratch;
+use sample::Sample;
+use strace::Call;
+
+/// What happens to a call.
+const FAULTS: [&str; 3] = ["error=EIO", "error=ENOSPC", "error=EMFILE"];
+const KILLED: &str = "signal=KILL";
+/// These can also be interrupted.
+const INTERRUPTIBLE: [&str; 7] = ["openat", "read", "write", "pread64", "pwrite64", "flock", "fallocate"];
+/// No fault here takes what the kernel was given.
+const KEEPS: Fault = Fault { keeps: Durability::Written, only_look: false };
+
+/// Every system call on the store's files fails once in each of several ways (Linux, strace).
+#[derive(Debug, Args)]
+pub(crate) struct Syscalls {
+    /// Only one case in so many, drawn at random; 1 for all of them.
+    #[arg(long, default_value_t = 10)]
+    every: u64,
+    /// Only the sample run of this name.
+    #[arg(long)]
+    sample: Option<String>,
+    /// Where stores are made (default: the system's directory for temporary files).
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+impl Syscalls {
+    pub(crate) fn run(&self, figures: &mut Figures) -> Result<(), String> {
+        if let Err(why) = run(Command::new("strace").args(["-f", "-o", "/dev/null", "true"])) {
+            Figures::skipped("syscall_faults", why);
+            return Ok(());
+        }
+        let scratch = Scratch::new(self.dir.as_deref(), "syscalls")?;
+        let (mut done, mut all, mut violations, mut counts) = (0, 0, 0, Counts::default());
+        for (name, views, again) in [
+            ("new", false, false),
+            ("again", false, true),
+            ("views", true, false),
+            ("views-again", true, true),
+        ] {
+            if self.sample.as_ref().is_none_or(|only| only == name) {
+                let sample = Sample::new(&scratch, views, again)?;
+                let started = Instant::now();
+                let cases = sample.cases(&scratch)?;
+                let mut chance = Chance::new(1);
+                let chosen: Vec<_> = cases.1.iter().filter(|_| chance.once_in(self.every.max(1))).collect();
+                let before = violations;
+                for (call, fault) in &chosen {
+                    done += 1;
+                    if let Err(what) = sample.case(&scratch, call, &cases.0, fault, &mut counts) {
+                        violations += 1;
+                        let what = format!("{name}, {} {} {fault}: {what}", call.name, call.nth);
+                        scratch.keep(&sample.run.dir, &format!("{name}-{violations}"), what)?;
+                    }
+                }
+                all += chosen.len() as u64;
+                let (took, found) = (started.elapsed().as_secs_f64(), violations - before);
+                println!(
+                    "{name}: {} of {} cases in {took:.0} s, {found} violations",
+                    chosen.len(),
+                    cases.1.len()
+                );
+            }
+        }
+        println!("{counts}");
+        figures.all("syscall_faults", done, all);
+        figures.none("syscall_views_rebuilt", counts.rebuilt);
+        figures.none("syscall_violations", violations);
+        Ok(())
+    }
+}
+
+impl Sample {
+    /// The paths that are looked at, and each call on them with each fault.
+    fn cases(&self, scratch: &Scratch) -> Result<(BTreeSet<String>, Vec<(Call, &'static str)>), String> {
+        let trace = scratch.path().join("trace");
+        self.begin(scratch)?;
+        let mut paths = self.run.paths(&trace)?;
+        paths.retain(|path| path.contains(self.below));
+        self.begin(scratch)?;
+        let calls = self.run.calls(&trace, &paths)?;
+        let cases = calls.into_iter().flat_map(|call| {
+            if call.name == "close" {
+                return vec![(call, KILLED)];
+            }
+            let interrupted = INTERRUPTIBLE.contains(&call.name.as_str()).then_some("error=EINTR");
+            let faults = FAULTS.into_iter().chain([KILLED]).chain(interrupted);
+            faults.map(|fault| (call.clone(), fault)).collect()
+        });
+        Ok((paths, cases.collect()))
+    }
+
+    fn case(
+        &self,
+        scratch: &Scratch,
+        call: &Call,
+        paths: &BTreeSet<String>,
+        fault: &str,
+        counts: &mut Counts,
+    ) -> Result<(), String> {
+        self.begin(scratch)?;
+        let ended = self.run.with_fault(call, paths, fault)?;
+        if ended.broke() {
+            return Err(format!("ended with {}: {}", ended.status, ended.told));
+        }
+        let mut checker = self.known.clone();
+        (checker.counts, checker.rebuilt) = Default::default();
+        let checked = checker.check(&ended.claims, KEEPS);
+        counts.add(checker.counts);
+        for why in &checker.rebuilt {
+            println!("REBUILT {} {} {fault}: {why}", call.name, call.nth);
+        }
+        checked.map_err(|what| format!("{what}; before that it said {:?}", ended.claims.errors))
+    }
+}
