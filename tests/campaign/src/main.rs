@@ -8,17 +8,17 @@ mod check;
 mod child;
 mod claims;
 mod figure;
-#[path = "../../it/view_cases.rs"]
-mod view_cases;
-mod views;
-mod simulate;
 mod fuse;
 mod image;
 mod kill;
 mod power;
 mod scratch;
+mod simulate;
 mod syscalls;
 mod trace;
+#[path = "../../it/view_cases.rs"]
+mod view_cases;
+mod views;
 mod worker;
 mod workload;
 
@@ -52,9 +52,8 @@ enum Campaign {
 
 fn main() -> ExitCode {
     let mut figures = Figures::default();
-    let result: Result<(), String> = match Arguments::parse().campaign {
-        Campaign::Views(options) => views::run(&options, &mut figures),
     let result = match Arguments::parse().campaign {
+        Campaign::Views(options) => views::run(&options, &mut figures),
         Campaign::Simulate(args) => simulate::run(&args, &mut figures),
         Campaign::Worker(worker) => return worker.run(),
         Campaign::Kill(kill) => kill.run(&mut figures),

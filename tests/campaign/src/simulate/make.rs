@@ -86,11 +86,8 @@ impl Maker<'_> {
     pub(crate) fn guard(&mut self, made: &mut Made, start: u64) {
         for number in 0..1 + self.dice.size(3) {
             let wrong = made.broken.is_none() && self.dice.one_in(4);
-            let (guard, breaker) = if self.dice.one_in(2) {
-                self.version_guard(wrong)
-            } else {
-                self.query_guard(wrong, start)
-            };
+            let (guard, breaker) =
+                if self.dice.one_in(2) { self.version_guard(wrong) } else { self.query_guard(wrong, start) };
             made.guards.push(guard);
             if let (None, Some(position)) = (made.broken, breaker) {
                 made.broken = Some((number, position));
