@@ -51,12 +51,22 @@ fn serve(path: &Path, verify: bool) -> (Rows, Option<String>) {
 /// What sled could do to rows without touching the row about the view.
 type Change = fn(&sled::Db, &[(sled::IVec, sled::IVec)]) -> sled::Result<Option<sled::IVec>>;
 
+fn stale(value: &[u8]) -> Vec<u8> {
+    let (last, before) = value.split_last().unwrap();
+    [before, &[last ^ 1]].concat()
+}
+
+/// The key of a row that was never there.
+fn other(key: &[u8]) -> Vec<u8> {
+    [&key[..3], b"!", &key[4..]].concat()
+}
+
 const CHANGES: [(&str, Change); 5] = [
     ("a row is lost", |db, rows| db.remove(&rows[7].0)),
-    ("a row is stale", |db, rows| db.insert(&rows[7].0, [&[0], &rows[7].1[1..9]].concat())),
-    ("a row is back", |db, rows| db.insert([&rows[7].0[..], b"x"].concat(), &rows[7].1)),
+    ("a row is stale", |db, rows| db.insert(&rows[7].0, stale(&rows[7].1))),
+    ("a row is back", |db, rows| db.insert(other(&rows[7].0), &rows[7].1)),
     ("a row is lost, and another one is back", |db, rows| {
-        db.insert([&rows[7].0[..], b"x"].concat(), &rows[7].1)?;
+        db.insert(other(&rows[7].0), &rows[7].1)?;
         db.remove(&rows[7].0)
     }),
     ("two rows have each other's values", |db, rows| {
