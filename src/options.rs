@@ -125,7 +125,7 @@ impl Options {
 
     /// Whether [`project`](crate::Store::project) reads all rows of a view that it finds, and holds them against the digest
     /// that was written with them (default: yes). Rows that the key-value store has lost or brought back are found in no
-    /// other way: the view would go on with them and be wrong. It takes about a second for a million small rows.
+    /// other way: the view would go on with them and be wrong. It takes some seconds for a million small rows.
     pub fn verify_views(mut self, verify: bool) -> Self {
         self.verify_views = verify;
         self

@@ -47,10 +47,16 @@ impl ViewHome {
         let Some(folder) = &self.folder else {
             return Ok(self.fresh(catalog, Arc::new(MemoryRows::new()), None));
         };
-        let reason = match self.open_found(folder, catalog) {
+        let existed = folder.exists();
+        let reason = match self.open_found(folder, catalog, existed) {
             Ok(opened) => return Ok(opened),
             Err(error) if error.kind() == ErrorKind::View => error.to_string(),
-            Err(error) => return Err(error),
+            Err(error) => {
+                if !existed {
+                    folder.remove_unbegun();
+                }
+                return Err(error);
+            }
         };
         self.renew(catalog, &reason)
     }
@@ -67,11 +73,17 @@ impl ViewHome {
             reason,
             "a view is built anew from the log"
         );
-        self.begin(catalog, SledRows::open(folder.root(), &folder.in_root(), self.cache_bytes)?, Some(reason))
+        SledRows::open(folder.root(), &folder.in_root(), self.cache_bytes)
+            .and_then(|rows| self.begin(catalog, rows, Some(reason)))
+            .inspect_err(|_| folder.remove_unbegun())
     }
 
-    fn open_found(&self, folder: &ViewFolder, catalog: &Arc<Catalog>) -> Result<OpenedRows, Error> {
-        let existed = folder.exists();
+    fn open_found(
+        &self,
+        folder: &ViewFolder,
+        catalog: &Arc<Catalog>,
+        existed: bool,
+    ) -> Result<OpenedRows, Error> {
         let rows = SledRows::open(folder.root(), &folder.in_root(), self.cache_bytes)?;
         let unfit = |why: String| Error::new(ErrorKind::View, why);
         let Some(bytes) = rows.get(&META_KEY)? else {

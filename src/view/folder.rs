@@ -191,6 +191,11 @@ impl ViewFolder {
         Err(Error::new(ErrorKind::View, "the quarantine is full"))
     }
 
+    /// Removes what a failed attempt to make the view has left, lest it is taken for a damaged view. If it stays, it is.
+    pub(crate) fn remove_unbegun(&self) {
+        drop(fs::remove_dir_all(self.path()));
+    }
+
     /// Removes generations before this one: they serve nobody any more.
     pub(crate) fn remove_earlier(&self) -> io::Result<()> {
         for entry in fs::read_dir(self.of_view())? {

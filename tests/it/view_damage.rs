@@ -8,20 +8,21 @@ use everfold::{Options, View};
 
 use crate::view_cases::{DAMAGED, Damage, FOLDER, Outcome, Specimens, Tally, copy, damages};
 
-/// Of each so many flipped bits, cuts and overwritten places, one.
-const SAMPLE: usize = 10;
+/// Of each so many flipped bits, cuts and overwritten places, one; and of each so many other damages of each store.
+const SAMPLE: [(usize, usize); 2] = [(20, 1), (20, 3)];
 
 #[test]
 fn a_view_is_right_in_the_end_whatever_becomes_of_its_files() {
     let (home, scratch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let specimens = Specimens::make(home.path()).unwrap().verified(true);
     let (mut served, mut made_anew) = (0, 0);
-    for store in DAMAGED {
+    for (store, (of_places, of_others)) in DAMAGED.into_iter().zip(SAMPLE) {
         let (places, others): (Vec<_>, Vec<_>) =
             damages(&specimens, store, 24, 8).unwrap().into_iter().partition(|damage| {
                 matches!(damage, Damage::Flip { .. } | Damage::Truncate { .. } | Damage::Overwrite { .. })
             });
-        for damage in others.into_iter().chain(places.into_iter().step_by(SAMPLE)) {
+        let places = places.into_iter().step_by(of_places);
+        for damage in others.into_iter().step_by(of_others).chain(places) {
             match specimens.judge(store, &damage, scratch.path()) {
                 Ok(Outcome::Served) => served += 1,
                 Ok(Outcome::MadeAnew) => made_anew += 1,
@@ -51,12 +52,22 @@ fn serve(path: &Path, verify: bool) -> (Rows, Option<String>) {
 /// What sled could do to rows without touching the row about the view.
 type Change = fn(&sled::Db, &[(sled::IVec, sled::IVec)]) -> sled::Result<Option<sled::IVec>>;
 
+fn stale(value: &[u8]) -> Vec<u8> {
+    let (last, before) = value.split_last().unwrap();
+    [before, &[last ^ 1]].concat()
+}
+
+/// The key of a row that was never there.
+fn other(key: &[u8]) -> Vec<u8> {
+    [&key[..3], b"!", &key[4..]].concat()
+}
+
 const CHANGES: [(&str, Change); 5] = [
     ("a row is lost", |db, rows| db.remove(&rows[7].0)),
-    ("a row is stale", |db, rows| db.insert(&rows[7].0, [&[0], &rows[7].1[1..9]].concat())),
-    ("a row is back", |db, rows| db.insert([&rows[7].0[..], b"x"].concat(), &rows[7].1)),
+    ("a row is stale", |db, rows| db.insert(&rows[7].0, stale(&rows[7].1))),
+    ("a row is back", |db, rows| db.insert(other(&rows[7].0), &rows[7].1)),
     ("a row is lost, and another one is back", |db, rows| {
-        db.insert([&rows[7].0[..], b"x"].concat(), &rows[7].1)?;
+        db.insert(other(&rows[7].0), &rows[7].1)?;
         db.remove(&rows[7].0)
     }),
     ("two rows have each other's values", |db, rows| {
