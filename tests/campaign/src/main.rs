@@ -4,6 +4,7 @@
 //! prints a line `FIGURE name value goal` for each count, and ends with an error when something was lost.
 
 mod figure;
+mod mutants;
 mod simulate;
 
 use std::process::ExitCode;
@@ -23,12 +24,15 @@ struct Arguments {
 enum Campaign {
     /// Lives whole lives of a store in memory, with losses of power at any operation and disks that fail
     Simulate(simulate::Simulate),
+    /// Plants bugs into a copy of the source, each of which a check must notice
+    Mutants(mutants::Mutants),
 }
 
 fn main() -> ExitCode {
     let mut figures = Figures::default();
     let result = match Arguments::parse().campaign {
         Campaign::Simulate(args) => simulate::run(&args, &mut figures),
+        Campaign::Mutants(args) => mutants::run(&args, &mut figures),
     };
     match result.and_then(|()| figures.end()) {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,7 +12,12 @@ impl Examiner<'_> {
     pub(crate) fn damage_before(&mut self, storage: &MemoryStorage, promise: &Promise) -> Held {
         // A sector of zeros inside a frame looks as if it had not been written: then damage to the last group cannot be
         // told from a crash.
-        if self.oracle.facts.iter().any(|fact| fact.payload.len() > 400 && fact.payload.iter().all(|byte| *byte == 0)) {
+        if self
+            .oracle
+            .facts
+            .iter()
+            .any(|fact| fact.payload.len() > 400 && fact.payload.iter().all(|byte| *byte == 0))
+        {
             return Ok(());
         }
         let damaged = storage.crash(u64::MAX);
@@ -38,7 +43,8 @@ impl Examiner<'_> {
         let outcome = match kind {
             0 | 1 => self.told_or_there(&damaged, &exact),
             _ => {
-                let again = self.found_again(&damaged, found, "opening").map_err(|m| format!("{place}: {m}"))?;
+                let again =
+                    self.found_again(&damaged, found, "opening").map_err(|m| format!("{place}: {m}"))?;
                 self.oracle.check_answers(&again, found, self.dice.next())
             }
         };

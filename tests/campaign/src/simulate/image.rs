@@ -28,7 +28,9 @@ pub(crate) struct Examiner<'a> {
 impl Examiner<'_> {
     pub(crate) fn examine(&mut self, image: Image) -> Held {
         let what = image.what.clone();
-        self.recover(image).map_err(|message| if message.contains("power lost") { message } else { format!("{what}: {message}") })
+        self.recover(image).map_err(|message| {
+            if message.contains("power lost") { message } else { format!("{what}: {message}") }
+        })
     }
 
     fn recover(&mut self, image: Image) -> Held {
@@ -59,11 +61,15 @@ impl Examiner<'_> {
         }
         ensure!(report.last.get() == found.last, "{report}");
         for outage in storage.outages() {
-            let what = format!("{what}, then power lost during operation {} of the recovery, seed {}", outage.operation, outage.seed);
+            let what = format!(
+                "{what}, then power lost during operation {} of the recovery, seed {}",
+                outage.operation, outage.seed
+            );
             let promise = promise.after(outage.seed);
             self.examine(Image { storage: outage.left, promise, what, depth: depth + 1 })?;
         }
-        self.go_on(store, &storage, found).map_err(|message| format!("{what}: recovered {found:?}: {message}"))
+        self.go_on(store, &storage, found)
+            .map_err(|message| format!("{what}: recovered {found:?}: {message}"))
     }
 
     /// What was served is there for good, and life goes on with it.
@@ -97,7 +103,12 @@ impl Examiner<'_> {
         options.open_memory(storage).map_err(|error| format!("opening fails: {error:?}"))
     }
 
-    pub(crate) fn found_again(&mut self, storage: &MemoryStorage, found: Found, what: &str) -> Result<Store, String> {
+    pub(crate) fn found_again(
+        &mut self,
+        storage: &MemoryStorage,
+        found: Found,
+        what: &str,
+    ) -> Result<Store, String> {
         let store = self.open(storage).map_err(|message| format!("{what}: {message}"))?;
         let again = self.oracle.check(&store, &Promise::exactly(found));
         again.map_err(|message| format!("{what}: {message}"))?;
@@ -106,7 +117,8 @@ impl Examiner<'_> {
 
     /// An opening that one operation or read fails: it fails, or does without.
     fn fail_once(&mut self, storage: &MemoryStorage) -> Held {
-        let fault = Fault::once(self.dice.pick(&[std::io::ErrorKind::Other, std::io::ErrorKind::StorageFull]));
+        let fault =
+            Fault::once(self.dice.pick(&[std::io::ErrorKind::Other, std::io::ErrorKind::StorageFull]));
         let fault = if self.dice.one_in(2) { fault.after(self.dice.size(1500)) } else { fault };
         if self.dice.one_in(2) {
             storage.fail_at(operation_of_recovery(self.dice), fault);
@@ -127,7 +139,9 @@ impl Examiner<'_> {
         let operations = storage.operations();
         let options = self.setting.options(Setting::opening(self.dice)).read_only(true);
         match options.open_memory(storage) {
-            Ok(store) => self.oracle.check(&store, promise).map(drop).map_err(|m| format!("read-only: {m}"))?,
+            Ok(store) => {
+                self.oracle.check(&store, promise).map(drop).map_err(|m| format!("read-only: {m}"))?
+            }
             Err(error) => {
                 let none = error.kind() == everfold::ErrorKind::NotFound && promise.durable == 0;
                 ensure!(none, "read-only: {error:?}");
@@ -146,7 +160,8 @@ impl Examiner<'_> {
         });
         let mut maker = Maker { dice: self.dice, oracle: &oracle };
         let made = maker.make(self.setting.room().min(2000), Durability::Durable);
-        let batch = made.facts.iter().fold(batch, |batch, fact| batch.event(fact.stream.clone(), fact.event()));
+        let batch =
+            made.facts.iter().fold(batch, |batch, fact| batch.event(fact.stream.clone(), fact.event()));
         let done = store.append_batch(batch).map_err(|error| format!("appending after it: {error:?}"))?;
         oracle.push(made.facts);
         ensure!(done.position.get() == oracle.len(), "appended at {} after {}", done.position, found.last);
@@ -161,7 +176,8 @@ impl Examiner<'_> {
 /// What was removed is in quarantine, durably, and zeros are where it was.
 fn check_removed(before: &MemoryStorage, storage: &MemoryStorage, removed: &everfold::Removed) -> Held {
     let after = storage.crash(0);
-    let place = usize::try_from(removed.offset).unwrap()..usize::try_from(removed.offset + removed.bytes).unwrap();
+    let place =
+        usize::try_from(removed.offset).unwrap()..usize::try_from(removed.offset + removed.bytes).unwrap();
     let bytes = |storage: &MemoryStorage| storage.file(&removed.file)?.get(place.clone()).map(<[u8]>::to_vec);
     let kept = after.file(&removed.kept_in);
     ensure!(kept.is_some() && kept == bytes(before), "what was removed is not kept: {removed:?}");

@@ -1,6 +1,8 @@
 //! A life: deeds one after the other, and after each a look at what losses of power during it would have left.
 
-use everfold::{AppendError, Appended, Durability, ErrorKind, Fault, MemoryStorage, Position, Store, Subscription};
+use everfold::{
+    AppendError, Appended, Durability, ErrorKind, Fault, MemoryStorage, Position, Store, Subscription,
+};
 
 use super::dice::Dice;
 use super::image::{Examiner, Image};
@@ -142,8 +144,12 @@ impl<'a> Life<'a> {
 
     pub(crate) fn examine_one(&mut self, image: Image) -> Held {
         let mut dice = Dice::new(self.dice.next());
-        let mut examiner =
-            Examiner { setting: &self.setting, oracle: &self.oracle, dice: &mut dice, tally: &mut *self.tally };
+        let mut examiner = Examiner {
+            setting: &self.setting,
+            oracle: &self.oracle,
+            dice: &mut dice,
+            tally: &mut *self.tally,
+        };
         examiner.examine(image)
     }
 
@@ -151,8 +157,15 @@ impl<'a> Life<'a> {
     fn look(&mut self) -> Held {
         let Some(store) = &self.store else { return Ok(()) };
         let (watermark, most) = (store.watermark().get(), self.oracle.len());
-        ensure!(watermark <= most && self.oracle.is_whole(watermark), "the watermark is {watermark} of {most}");
-        ensure!(watermark >= self.durable, "the watermark is {watermark}, and {} was acknowledged", self.durable);
+        ensure!(
+            watermark <= most && self.oracle.is_whole(watermark),
+            "the watermark is {watermark} of {most}"
+        );
+        ensure!(
+            watermark >= self.durable,
+            "the watermark is {watermark}, and {} was acknowledged",
+            self.durable
+        );
         ensure!(watermark >= self.seen, "the watermark is {watermark}, and was {}", self.seen);
         self.seen = self.seen.max(watermark).max(self.view.as_ref().map_or(0, Folded::seen));
         ensure!(self.seen <= watermark, "the view is at {}, and the watermark at {watermark}", self.seen);
@@ -180,7 +193,10 @@ impl<'a> Life<'a> {
         let broken = made.broken(&self.oracle, self.store().log_start().get());
         match outcome {
             Ok(done) => {
-                ensure!(broken.is_none(), "guard {broken:?} did not hold, and the batch was recorded: {done:?}");
+                ensure!(
+                    broken.is_none(),
+                    "guard {broken:?} did not hold, and the batch was recorded: {done:?}"
+                );
                 let first = self.oracle.len() + 1;
                 self.record(&made);
                 let last = self.oracle.facts.last().unwrap();
@@ -303,7 +319,8 @@ impl<'a> Life<'a> {
         let range = usize::try_from(first - 1).unwrap()..usize::try_from(last).unwrap();
         let durability = self.dice.pick(&[Durability::Durable, Durability::Deferred]);
         let facts = &self.oracle.facts[range];
-        let batch = facts.iter().fold(everfold::Batch::new(), |b, fact| b.event(fact.stream.clone(), fact.event()));
+        let batch =
+            facts.iter().fold(everfold::Batch::new(), |b, fact| b.event(fact.stream.clone(), fact.event()));
         match self.store().append_batch(batch.durability(durability)) {
             Ok(done) => {
                 let got = (done.first.get(), done.position.get(), done.repeated);

@@ -20,7 +20,8 @@ const TRIES: usize = 100;
 impl Life<'_> {
     pub(crate) fn open_first(&mut self) -> Held {
         if self.setting.faults && self.dice.one_in(2) {
-            let fault = Fault::once(self.dice.pick(&[std::io::ErrorKind::Other, std::io::ErrorKind::StorageFull]));
+            let fault =
+                Fault::once(self.dice.pick(&[std::io::ErrorKind::Other, std::io::ErrorKind::StorageFull]));
             self.storage.fail_at(1 + self.dice.below(24), fault);
         }
         let store = self.open()?;
@@ -115,7 +116,8 @@ impl Life<'_> {
         let _gone = self.storage.outages();
         self.go_on_with(left);
         if self.setting.faults && self.dice.one_in(3) {
-            let fault = Fault::once(self.dice.pick(&[std::io::ErrorKind::Other, std::io::ErrorKind::StorageFull]));
+            let fault =
+                Fault::once(self.dice.pick(&[std::io::ErrorKind::Other, std::io::ErrorKind::StorageFull]));
             self.storage.fail_at(1 + self.dice.below(12), fault);
         }
         self.tally.crashes += 1;

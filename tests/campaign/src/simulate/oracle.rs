@@ -134,14 +134,21 @@ impl Oracle {
     pub(crate) fn knows(&self, event: &RecordedEvent) -> Held {
         let position = event.position().get();
         let fact = position.checked_sub(1).and_then(|at| self.facts.get(usize::try_from(at).unwrap()));
-        ensure!(fact.is_some_and(|fact| fact.is(event)), "position {position} has {event:?} and not {fact:?}");
+        ensure!(
+            fact.is_some_and(|fact| fact.is(event)),
+            "position {position} has {event:?} and not {fact:?}"
+        );
         Ok(())
     }
 
     /// Reads a store from its start to its end, and holds it against what was promised.
     pub(crate) fn check(&self, store: &Store, promise: &Promise) -> Result<Found, String> {
         let start = store.log_start().get();
-        ensure!(promise.starts.contains(&start), "the log starts at {start}, and not at one of {:?}", promise.starts);
+        ensure!(
+            promise.starts.contains(&start),
+            "the log starts at {start}, and not at one of {:?}",
+            promise.starts
+        );
         let mut last = start - 1;
         for event in store.read(Position::new(last)) {
             let event = event.map_err(|error| format!("reading after position {last}: {error}"))?;
@@ -149,7 +156,11 @@ impl Oracle {
             ensure!(event.position().get() == last, "position {} comes after {}", event.position(), last - 1);
             self.knows(&event)?;
         }
-        ensure!(store.watermark().get() == last, "the watermark is {}, and the log ends at {last}", store.watermark());
+        ensure!(
+            store.watermark().get() == last,
+            "the watermark is {}, and the log ends at {last}",
+            store.watermark()
+        );
         ensure!(self.is_whole(last), "the log ends at {last}, in the middle of a batch");
         let Promise { durable, most, .. } = promise;
         ensure!(last >= *durable, "the log ends at {last}, and {durable} was promised");

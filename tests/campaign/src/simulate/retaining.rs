@@ -20,7 +20,10 @@ impl Life<'_> {
             Err(error) => return self.retain_failed(&error, vec![old]),
         };
         let most = self.needs().unwrap_or(u64::MAX).min(last + 1);
-        ensure!((old..=most.max(old)).contains(&target), "the log would start at {target}, from {old}, and {most} is needed");
+        ensure!(
+            (old..=most.max(old)).contains(&target),
+            "the log would start at {target}, from {old}, and {most} is needed"
+        );
         self.starts = if target == old { vec![old] } else { vec![old, target] };
         match self.store().retain(&policy) {
             Ok(retained) => {
