@@ -86,6 +86,30 @@ fn the_same_missing_end_in_a_frame_that_a_later_one_proves_is_damage() {
 }
 
 #[test]
+fn a_frame_that_follows_from_another_one_is_left_over() {
+    let storage = MemoryStorage::new();
+    let (_store, ..) = two_frames(&storage);
+    // Two copies that go on by themselves: the same salt, the same epoch, frames at the same places.
+    let lives = [3, 4].map(|byte| {
+        let life = storage.crash(u64::MAX);
+        let store = open(&life).unwrap();
+        let start = 1 + life.file(SEGMENT).unwrap().iter().rposition(|byte| *byte != 0).unwrap();
+        store.append("s", Expected::Any, [Event::raw("t", [byte; 600])]).unwrap();
+        let end = 1 + life.file(SEGMENT).unwrap().iter().rposition(|byte| *byte != 0).unwrap();
+        (life, store, end, end - start)
+    });
+    let [(one, _first, end, len), (other, second, same, _)] = lives;
+    assert_eq!(end, same);
+    second.append("s", Expected::Any, [Event::raw("t", [4; 600])]).unwrap();
+    let fourth = other.file(SEGMENT).unwrap()[end..end + len].to_vec();
+    let killed = one.crash(u64::MAX);
+    killed.overwrite(SEGMENT, u64::try_from(end).unwrap(), &fourth).unwrap();
+    let store = open(&killed).unwrap();
+    assert_eq!(store.watermark(), Position::new(3), "{}", store.recovery());
+    assert!(store.recovery().removed.clone().unwrap().reason.contains("chain"), "{}", store.recovery());
+}
+
+#[test]
 fn bytes_after_a_closed_log_are_refused() {
     let storage = MemoryStorage::new();
     let (store, ..) = two_frames(&storage);

@@ -13,6 +13,7 @@ mod image;
 mod kill;
 mod power;
 mod scratch;
+mod mutants;
 mod simulate;
 mod syscalls;
 mod trace;
@@ -48,6 +49,8 @@ enum Campaign {
     Fuse(fuse::Fuse),
     Syscalls(syscalls::Syscalls),
     Trace(trace::Trace),
+    /// Plants bugs into a copy of the source, each of which a check must notice
+    Mutants(mutants::Mutants),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Campaign::Fuse(fuse) => fuse.run(&mut figures),
         Campaign::Trace(trace) => trace.run(&mut figures),
         Campaign::Syscalls(syscalls) => syscalls.run(&mut figures),
+        Campaign::Mutants(args) => mutants::run(&args, &mut figures),
     };
     match result.and_then(|()| figures.end()) {
         Ok(()) => ExitCode::SUCCESS,

@@ -48,10 +48,17 @@ impl Examiner<'_> {
         if self.dice.one_in(300) {
             self.peek(&storage, &promise)?;
         }
+        if self.dice.one_in(20) {
+            self.damage_before(&storage, &promise)?;
+        }
+        let before = self.dice.one_in(2).then(|| storage.crash(u64::MAX));
         let store = self.open(&storage)?;
         let report = store.recovery();
         ensure!(report.damage.is_empty(), "{report}");
         let found = self.oracle.check(&store, &promise)?;
+        if let (Some(before), Some(removed)) = (before, &report.removed) {
+            check_removed(&before, &storage, removed)?;
+        }
         ensure!(report.last.get() == found.last, "{report}");
         for outage in storage.outages() {
             let what = format!(
@@ -67,7 +74,8 @@ impl Examiner<'_> {
 
     /// What was served is there for good, and life goes on with it.
     fn go_on(&mut self, store: Store, storage: &MemoryStorage, found: Found) -> Held {
-        match self.dice.below(8) {
+        match self.dice.below(9) {
+            8 => self.damage_after(&store, storage, found)?,
             0..3 => {
                 // Whoever read it may have told.
                 let left = storage.crash(self.dice.crash());
@@ -90,12 +98,17 @@ impl Examiner<'_> {
         Ok(())
     }
 
-    fn open(&mut self, storage: &MemoryStorage) -> Result<Store, String> {
+    pub(crate) fn open(&mut self, storage: &MemoryStorage) -> Result<Store, String> {
         let options = self.setting.options(Setting::opening(self.dice));
         options.open_memory(storage).map_err(|error| format!("opening fails: {error:?}"))
     }
 
-    fn found_again(&mut self, storage: &MemoryStorage, found: Found, what: &str) -> Result<Store, String> {
+    pub(crate) fn found_again(
+        &mut self,
+        storage: &MemoryStorage,
+        found: Found,
+        what: &str,
+    ) -> Result<Store, String> {
         let store = self.open(storage).map_err(|message| format!("{what}: {message}"))?;
         let again = self.oracle.check(&store, &Promise::exactly(found));
         again.map_err(|message| format!("{what}: {message}"))?;
@@ -158,4 +171,17 @@ impl Examiner<'_> {
         let store = self.open(&left).map_err(|message| format!("after an append: {message}"))?;
         oracle.check(&store, &now).map(drop).map_err(|message| format!("after an append: {message}"))
     }
+}
+
+/// What was removed is in quarantine, durably, and zeros are where it was.
+fn check_removed(before: &MemoryStorage, storage: &MemoryStorage, removed: &everfold::Removed) -> Held {
+    let after = storage.crash(0);
+    let place =
+        usize::try_from(removed.offset).unwrap()..usize::try_from(removed.offset + removed.bytes).unwrap();
+    let bytes = |storage: &MemoryStorage| storage.file(&removed.file)?.get(place.clone()).map(<[u8]>::to_vec);
+    let kept = after.file(&removed.kept_in);
+    ensure!(kept.is_some() && kept == bytes(before), "what was removed is not kept: {removed:?}");
+    let left = bytes(&after).unwrap_or_default();
+    ensure!(left.iter().all(|byte| *byte == 0), "what was removed is still there: {removed:?}");
+    Ok(())
 }

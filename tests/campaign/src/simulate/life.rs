@@ -174,11 +174,10 @@ impl<'a> Life<'a> {
 
     fn make(&mut self) -> Made {
         let durability = self.dice.pick(&[Durability::Durable, Durability::Written, Durability::Deferred]);
-        let start = self.store().log_start().get();
         let mut maker = Maker { dice: &mut self.dice, oracle: &self.oracle };
         let mut made = maker.make(self.setting.room(), durability);
         if maker.dice.one_in(4) {
-            maker.guard(&mut made, start);
+            maker.guard(&mut made);
         }
         made
     }
@@ -191,9 +190,13 @@ impl<'a> Life<'a> {
 
     /// Takes note of how an append ended, and holds it against how it should have.
     fn take(&mut self, made: Made, outcome: Result<Appended, AppendError>) -> Held {
+        let broken = made.broken(&self.oracle, self.store().log_start().get());
         match outcome {
             Ok(done) => {
-                ensure!(made.broken.is_none(), "a guard did not hold, and the batch was recorded: {done:?}");
+                ensure!(
+                    broken.is_none(),
+                    "guard {broken:?} did not hold, and the batch was recorded: {done:?}"
+                );
                 let first = self.oracle.len() + 1;
                 self.record(&made);
                 let last = self.oracle.facts.last().unwrap();
@@ -204,7 +207,7 @@ impl<'a> Life<'a> {
             }
             Err(AppendError::Conflict(conflict)) => {
                 let told = Some((conflict.number, conflict.position.get()));
-                ensure!(told == made.broken, "guard {told:?} is said to be broken, and {:?} is", made.broken);
+                ensure!(told == broken, "guard {told:?} is said to be broken, and {broken:?} is");
             }
             Err(AppendError::Failed(error)) => {
                 ensure!(self.setting.faults && disk_error(&error), "an append failed: {error:?}");
@@ -287,7 +290,11 @@ impl<'a> Life<'a> {
                 ensure!(*next == store.watermark().get() + 1, "a subscription ends before {next}");
                 break;
             };
-            let event = event.map_err(|error| format!("a subscription: {error}"))?;
+            let event = match event {
+                Ok(event) => event,
+                // A batch that was there already is answered well, also when the sync that was asked for failed.
+                Err(error) => return self.take_failure(&error),
+            };
             ensure!(event.position().get() == *next, "a subscription gives {} for {next}", event.position());
             self.oracle.knows(&event)?;
             *next += 1;
@@ -363,15 +370,9 @@ impl<'a> Life<'a> {
     fn submit(&mut self) -> Held {
         let mut tickets = Vec::new();
         for _ in 0..2 + self.dice.below(6) {
-            let durability =
-                self.dice.pick(&[Durability::Durable, Durability::Written, Durability::Deferred]);
-            let mut maker = Maker { dice: &mut self.dice, oracle: &self.oracle };
-            let made = maker.make(self.setting.room(), durability);
-            let ticket = self.store().submit(made.batch()).map_err(|error| format!("submit: {error:?}"));
-            match ticket {
-                Ok(ticket) => tickets.push((made, ticket)),
-                Err(error) => return Err(error),
-            }
+            let made = self.make();
+            let ticket = self.store().submit(made.batch()).map_err(|error| format!("submit: {error:?}"))?;
+            tickets.push((made, ticket));
         }
         for (made, ticket) in tickets {
             self.take(made, ticket.wait())?;

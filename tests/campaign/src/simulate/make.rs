@@ -5,20 +5,58 @@ use everfold::{Batch, Durability, Guard, Position, Query, Version};
 use super::dice::Dice;
 use super::oracle::{Fact, Oracle};
 
-/// A batch that was made up: what to ask for, and what is to come of it.
+/// A batch that was made up.
 pub(crate) struct Made {
     pub(crate) facts: Vec<Fact>,
     pub(crate) durability: Durability,
-    guards: Vec<Guard>,
-    /// The first guard that does not hold, and the position that breaks it.
-    pub(crate) broken: Option<(usize, u64)>,
+    conditions: Vec<Condition>,
+}
+
+/// What a guard asks for.
+enum Condition {
+    Version { stream: String, expected: u64 },
+    NoEvent { kind: String, tag: String, after: u64 },
+}
+
+impl Condition {
+    fn guard(&self) -> Guard {
+        match self {
+            Condition::Version { stream, expected } => Guard::version(stream, Version::new(*expected)),
+            Condition::NoEvent { kind, tag, after } => {
+                Guard::no_event(Query::all().types([kind]).tags([tag]), Position::new(*after))
+            }
+        }
+    }
+
+    /// The position that breaks it, in a log that starts there. Of what retention dropped only versions are known.
+    fn broken(&self, oracle: &Oracle, start: u64) -> Option<u64> {
+        let last = |wanted: &dyn Fn(&Fact) -> bool| {
+            oracle.facts.iter().rposition(wanted).map_or(0, |at| u64::try_from(at).unwrap() + 1)
+        };
+        match self {
+            Condition::Version { stream, expected } => {
+                (oracle.version(stream) != *expected).then(|| last(&|fact| fact.stream == *stream))
+            }
+            Condition::NoEvent { kind, tag, after } => {
+                let last = last(&|fact| fact.kind == *kind && fact.tags.contains(tag));
+                (last > *after && last >= start).then_some(last)
+            }
+        }
+    }
 }
 
 impl Made {
     pub(crate) fn batch(&self) -> Batch {
         let events = self.facts.iter();
         let batch = events.fold(Batch::new(), |batch, fact| batch.event(fact.stream.clone(), fact.event()));
-        self.guards.iter().fold(batch, |batch, guard| batch.guard(guard.clone())).durability(self.durability)
+        let conditions = self.conditions.iter();
+        conditions.fold(batch, |batch, condition| batch.guard(condition.guard())).durability(self.durability)
+    }
+
+    /// The first guard that does not hold, and the position that breaks it.
+    pub(crate) fn broken(&self, oracle: &Oracle, start: u64) -> Option<(usize, u64)> {
+        let mut conditions = self.conditions.iter().enumerate();
+        conditions.find_map(|(number, condition)| Some((number, condition.broken(oracle, start)?)))
     }
 }
 
@@ -53,7 +91,7 @@ impl Maker<'_> {
             room = room.saturating_sub(AROUND + fact.payload.len());
             facts.push(fact);
         }
-        Made { facts, durability, guards: Vec::new(), broken: None }
+        Made { facts, durability, conditions: Vec::new() }
     }
 
     fn fact(&mut self, bytes: usize) -> Fact {
@@ -82,40 +120,34 @@ impl Maker<'_> {
         payload
     }
 
-    /// Gives a batch guards that hold, and now and then one that does not.
-    pub(crate) fn guard(&mut self, made: &mut Made, start: u64) {
-        for number in 0..1 + self.dice.size(3) {
-            let wrong = made.broken.is_none() && self.dice.one_in(4);
-            let (guard, breaker) =
-                if self.dice.one_in(2) { self.version_guard(wrong) } else { self.query_guard(wrong, start) };
-            made.guards.push(guard);
-            if let (None, Some(position)) = (made.broken, breaker) {
-                made.broken = Some((number, position));
-            }
+    /// Gives a batch guards, most of which hold.
+    pub(crate) fn guard(&mut self, made: &mut Made) {
+        for _ in 0..1 + self.dice.size(3) {
+            let wrong = self.dice.one_in(6);
+            let condition = match self.dice.one_in(2) {
+                true => self.version_condition(wrong),
+                false => self.query_condition(wrong),
+            };
+            made.conditions.push(condition);
         }
     }
 
-    fn version_guard(&mut self, wrong: bool) -> (Guard, Option<u64>) {
+    fn version_condition(&mut self, wrong: bool) -> Condition {
         let stream = format!("s{}", self.dice.below(7));
         let version = self.oracle.version(&stream);
-        let expected = Version::new(if wrong { version + 1 + self.dice.below(2) } else { version });
-        let last = self.oracle.facts.iter().rposition(|fact| fact.stream == stream);
-        let last = last.map_or(0, |at| u64::try_from(at).unwrap() + 1);
-        (Guard::version(stream, expected), wrong.then_some(last))
+        let expected = if wrong { version + 1 + self.dice.below(2) } else { version };
+        Condition::Version { stream, expected }
     }
 
-    fn query_guard(&mut self, wrong: bool, start: u64) -> (Guard, Option<u64>) {
+    fn query_condition(&mut self, wrong: bool) -> Condition {
         let (tag, kind) = (format!("g{}", self.dice.below(6)), format!("t{}", self.dice.below(4)));
         let last = self.oracle.facts.iter().rposition(|fact| fact.tags.contains(&tag) && fact.kind == kind);
-        // Of what retention dropped nothing is known.
-        let last = last.map(|at| u64::try_from(at).unwrap() + 1).filter(|position| *position >= start);
-        let after = match last {
+        let after = match last.map(|at| u64::try_from(at).unwrap() + 1) {
             Some(last) if wrong => last - 1,
             Some(last) => last + self.dice.below(3),
             None => 0,
         };
-        let guard = Guard::no_event(Query::all().types([kind]).tags([tag]), Position::new(after));
-        (guard, last.filter(|_| wrong))
+        Condition::NoEvent { kind, tag, after }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Whole lives of a store, made up from a seed, with losses of power at any operation, disks that fail, and an oracle
 //! that knows nothing of how a store works.
 
+mod damage;
 mod dice;
 mod image;
 mod life;
@@ -55,6 +56,9 @@ pub(crate) struct Simulate {
     /// Ends after so many minutes
     #[arg(long, default_value_t = u64::MAX / 60)]
     minutes: u64,
+    /// Ends after so many violations
+    #[arg(long, default_value_t = 5)]
+    enough: usize,
     /// How many threads live lives at the same time
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -68,9 +72,6 @@ struct Progress {
     total: Mutex<Tally>,
     violations: Mutex<Vec<(u64, String)>>,
 }
-
-/// No more violations than this are looked for.
-const ENOUGH: usize = 5;
 
 pub(crate) fn run(args: &Simulate, figures: &mut Figures) -> Result<(), String> {
     if let Some(seed) = args.seed {
@@ -123,7 +124,7 @@ fn live_on(args: &Simulate, progress: &Progress) {
         if let Err(message) = lived {
             let mut violations = progress.violations.lock().unwrap_or_else(PoisonError::into_inner);
             violations.push((seed, message));
-            if violations.len() >= ENOUGH {
+            if violations.len() >= args.enough {
                 progress.crashes.store(u64::MAX / 2, Ordering::Relaxed);
             }
         }
