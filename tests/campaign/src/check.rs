@@ -8,6 +8,7 @@ use std::time::Duration;
 use everfold::{Durability, ErrorKind, Position, Projection, RecordedEvent, Store, View};
 
 use crate::claims::Claims;
+use crate::lookups;
 use crate::workload::{CountByStream, Did, SumByTag, fold, options, said};
 
 /// The life of what the checks append.
@@ -176,11 +177,12 @@ impl Checker {
         Ok(())
     }
 
-    /// Checks the views, appends, closes, and looks once more.
+    /// Checks views and look-ups, appends, closes, and looks once more.
     fn use_again(&mut self, store: Store) -> Result<(), String> {
         if self.views {
             self.check_views(&store)?;
         }
+        lookups::check(&store, &self.served, self.log_start)?;
         let did = Did { life: OWN_LIFE, thread: 0, n: 8 * self.appended };
         self.appended += 1;
         let batch = did.batch().map_err(|e| e.to_string())?;

@@ -8,7 +8,7 @@
 pub(crate) mod sample;
 mod strace;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
@@ -64,6 +64,7 @@ impl Syscalls {
                 let sample = Sample::new(&scratch, views, again)?;
                 let started = Instant::now();
                 let cases = sample.cases(&scratch)?;
+                println!("{name}: {}", summary(&cases.1));
                 let mut chance = Chance::new(1);
                 let chosen: Vec<_> = cases.1.iter().filter(|_| chance.once_in(self.every.max(1))).collect();
                 let before = violations;
@@ -134,4 +135,10 @@ impl Sample {
         }
         checked.map_err(|what| format!("{what}; before that it said {:?}", ended.claims.errors))
     }
+}
+
+/// How often each call is made.
+fn summary(cases: &[(Call, &'static str)]) -> String {
+    let most: BTreeMap<_, _> = cases.iter().map(|(call, _)| (call.name.as_str(), call.nth)).collect();
+    most.iter().map(|(name, most)| format!("{name} {most}")).collect::<Vec<_>>().join(", ")
 }
