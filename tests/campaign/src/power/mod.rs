@@ -87,8 +87,7 @@ impl Power {
         }
         println!("{}: {stores} stores in {:.0} s; {counts}", fs.name(), started.elapsed().as_secs_f64());
         figures.count(name, cuts, 100);
-        figures.count(&format!("{name}_acknowledged_batches"), counts.acknowledged, 1);
-        figures.none(&format!("{name}_views_rebuilt"), counts.rebuilt);
+        counts.tell(name, figures);
         figures.none(&format!("{name}_violations"), violations);
         Ok(())
     }

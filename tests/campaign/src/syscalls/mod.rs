@@ -94,7 +94,7 @@ impl Syscalls {
         }
         println!("{counts}");
         figures.all("syscall_faults", done, all);
-        figures.none("syscall_views_rebuilt", counts.rebuilt);
+        counts.tell("syscall", figures);
         figures.none("syscall_violations", violations);
         Ok(())
     }
