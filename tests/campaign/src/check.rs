@@ -8,6 +8,8 @@ use std::time::Duration;
 use everfold::{Durability, ErrorKind, Position, Projection, RecordedEvent, Store, View};
 
 use crate::claims::Claims;
+use crate::figure::Figures;
+use crate::lookups;
 use crate::workload::{CountByStream, Did, SumByTag, fold, options, said};
 
 /// The life of what the checks append.
@@ -36,6 +38,8 @@ pub(crate) struct Checker {
     /// Whether the processes have views: then nothing may be dropped that they need.
     views: bool,
     pub(crate) counts: Counts,
+    /// Views had been made durably before the life that is checked.
+    pub(crate) has_views: bool,
     /// Why views were set aside and made anew.
     pub(crate) rebuilt: Vec<String>,
 }
@@ -48,7 +52,9 @@ pub(crate) struct Counts {
     pub(crate) lost: u64,
     /// Ends of logs that were torn or left over.
     pub(crate) removed: u64,
-    /// Views that were set aside and made anew.
+    /// Views that were being made at the fault, and were then taken for damaged.
+    pub(crate) unfinished: u64,
+    /// Views that had been whole, and were then taken for damaged.
     pub(crate) rebuilt: u64,
 }
 
@@ -58,17 +64,27 @@ impl Counts {
         self.events += other.events;
         self.lost += other.lost;
         self.removed += other.removed;
+        self.unfinished += other.unfinished;
         self.rebuilt += other.rebuilt;
     }
 }
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { acknowledged, events, lost, removed, rebuilt } = self;
+        let Counts { acknowledged, events, lost, removed, .. } = self;
         write!(
             f,
-            "{acknowledged} batches acknowledged, {lost} of them unsynced and lost, {events} events, {removed} torn ends, {rebuilt} views made anew"
+            "{acknowledged} batches acknowledged, {lost} of them unsynced and lost, {events} events, {removed} torn ends"
         )
+    }
+}
+
+impl Counts {
+    /// What every campaign with views tells.
+    pub(crate) fn tell(&self, name: &str, figures: &mut Figures) {
+        figures.count(&format!("{name}_acknowledged_batches"), self.acknowledged, 1);
+        figures.none(&format!("{name}_unfinished_views_taken_for_damaged"), self.unfinished);
+        figures.none(&format!("{name}_views_taken_for_damaged"), self.rebuilt);
     }
 }
 
@@ -84,6 +100,7 @@ impl Checker {
             appended: 0,
             views,
             counts: Counts::default(),
+            has_views: false,
             rebuilt: Vec::new(),
         }
     }
@@ -176,11 +193,13 @@ impl Checker {
         Ok(())
     }
 
-    /// Checks the views, appends, closes, and looks once more.
+    /// Checks views and look-ups, appends, closes, and looks once more.
     fn use_again(&mut self, store: Store) -> Result<(), String> {
         if self.views {
             self.check_views(&store)?;
+            self.has_views = true;
         }
+        lookups::check(&store, &self.served, self.log_start)?;
         let did = Did { life: OWN_LIFE, thread: 0, n: 8 * self.appended };
         self.appended += 1;
         let batch = did.batch().map_err(|e| e.to_string())?;
@@ -222,7 +241,10 @@ impl Checker {
         let rows = read(&view).map_err(|e| format!("view {}: {e:?}; {:?}", P::NAME, view.status()))?;
         if let Some(why) = view.status().rebuilt_because {
             self.rebuilt.push(format!("view {}: {why}", P::NAME));
-            self.counts.rebuilt += 1;
+            match self.has_views {
+                true => self.counts.rebuilt += 1,
+                false => self.counts.unfinished += 1,
+            }
         }
         if rows != *expected {
             return Err(format!("view {} has {rows:?} for {expected:?}", P::NAME));

@@ -60,8 +60,7 @@ impl Kill {
         }
         println!("{stores} stores in {:.0} s; {counts}", started.elapsed().as_secs_f64());
         figures.count("kills", kills, 1000);
-        figures.count("kill_acknowledged_batches", counts.acknowledged, 1);
-        figures.none("kill_views_rebuilt", counts.rebuilt);
+        counts.tell("kill", figures);
         figures.none("kill_violations", violations);
         Ok(())
     }

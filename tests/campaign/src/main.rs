@@ -11,6 +11,7 @@ mod figure;
 mod fuse;
 mod image;
 mod kill;
+mod lookups;
 mod power;
 mod scratch;
 mod mutants;

@@ -43,11 +43,11 @@ impl Did {
         }
     }
 
-    fn stream(self, i: u64) -> String {
+    pub(crate) fn stream(self, i: u64) -> String {
         if i == 0 { format!("stream-{}", self.n % 5) } else { format!("own-{}", self.thread) }
     }
 
-    fn tags(self) -> [String; 2] {
+    pub(crate) fn tags(self) -> [String; 2] {
         [format!("tag-{}", self.n % 3), format!("thread-{}", self.thread)]
     }
 

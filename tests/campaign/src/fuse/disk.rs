@@ -301,7 +301,13 @@ impl Filesystem for Disk {
     }
 
     fn fsyncdir(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        empty(reply, self.change(|image| Ok(image.sync_folder(ino.0))));
+        empty(
+            reply,
+            self.change(|image| {
+                image.sync_folder(ino.0);
+                Ok(())
+            }),
+        );
     }
 
     fn fallocate(

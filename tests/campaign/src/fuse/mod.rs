@@ -76,8 +76,7 @@ impl Fuse {
         }
         println!("{stores} stores in {:.0} s; {counts}", started.elapsed().as_secs_f64());
         figures.count("fuse_power_cuts", cuts, 300);
-        figures.count("fuse_acknowledged_batches", counts.acknowledged, 1);
-        figures.none("fuse_views_rebuilt", counts.rebuilt);
+        counts.tell("fuse", figures);
         figures.none("fuse_violations", violations);
         Ok(())
     }

@@ -8,7 +8,7 @@
 pub(crate) mod sample;
 mod strace;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
@@ -46,6 +46,13 @@ pub(crate) struct Syscalls {
     dir: Option<PathBuf>,
 }
 
+/// The paths that are looked at, and each call on them with each fault.
+#[derive(Debug)]
+struct Cases {
+    paths: BTreeSet<String>,
+    all: Vec<(Call, &'static str)>,
+}
+
 impl Syscalls {
     pub(crate) fn run(&self, figures: &mut Figures) -> Result<(), String> {
         if let Err(why) = run(Command::new("strace").args(["-f", "-o", "/dev/null", "true"])) {
@@ -64,12 +71,13 @@ impl Syscalls {
                 let sample = Sample::new(&scratch, views, again)?;
                 let started = Instant::now();
                 let cases = sample.cases(&scratch)?;
+                println!("{name}: {}", summary(&cases.all));
                 let mut chance = Chance::new(1);
-                let chosen: Vec<_> = cases.1.iter().filter(|_| chance.once_in(self.every.max(1))).collect();
+                let chosen: Vec<_> = cases.all.iter().filter(|_| chance.once_in(self.every.max(1))).collect();
                 let before = violations;
                 for (call, fault) in &chosen {
                     done += 1;
-                    if let Err(what) = sample.case(&scratch, call, &cases.0, fault, &mut counts) {
+                    if let Err(what) = sample.case(&scratch, call, &cases.paths, fault, &mut counts) {
                         violations += 1;
                         let what = format!("{name}, {} {} {fault}: {what}", call.name, call.nth);
                         scratch.keep(&sample.run.dir, &format!("{name}-{violations}"), what)?;
@@ -80,21 +88,20 @@ impl Syscalls {
                 println!(
                     "{name}: {} of {} cases in {took:.0} s, {found} violations",
                     chosen.len(),
-                    cases.1.len()
+                    cases.all.len()
                 );
             }
         }
         println!("{counts}");
         figures.all("syscall_faults", done, all);
-        figures.none("syscall_views_rebuilt", counts.rebuilt);
+        counts.tell("syscall", figures);
         figures.none("syscall_violations", violations);
         Ok(())
     }
 }
 
 impl Sample {
-    /// The paths that are looked at, and each call on them with each fault.
-    fn cases(&self, scratch: &Scratch) -> Result<(BTreeSet<String>, Vec<(Call, &'static str)>), String> {
+    fn cases(&self, scratch: &Scratch) -> Result<Cases, String> {
         let trace = scratch.path().join("trace");
         self.begin(scratch)?;
         let mut paths = self.run.paths(&trace)?;
@@ -109,7 +116,7 @@ impl Sample {
             let faults = FAULTS.into_iter().chain([KILLED]).chain(interrupted);
             faults.map(|fault| (call.clone(), fault)).collect()
         });
-        Ok((paths, cases.collect()))
+        Ok(Cases { paths, all: cases.collect() })
     }
 
     fn case(
@@ -134,4 +141,10 @@ impl Sample {
         }
         checked.map_err(|what| format!("{what}; before that it said {:?}", ended.claims.errors))
     }
+}
+
+/// How often each call is made.
+fn summary(cases: &[(Call, &'static str)]) -> String {
+    let most: BTreeMap<_, _> = cases.iter().map(|(call, _)| (call.name.as_str(), call.nth)).collect();
+    most.iter().map(|(name, most)| format!("{name} {most}")).collect::<Vec<_>>().join(", ")
 }

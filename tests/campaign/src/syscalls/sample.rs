@@ -44,6 +44,7 @@ impl Sample {
         let claims =
             first.with_fault(&write, &BTreeSet::from([dir.display().to_string()]), "signal=KILL")?.claims;
         known.check(&claims, Fault { keeps: Durability::Written, only_look: true })?;
+        known.has_views = views;
         let template = scratch.path().join("template");
         scratch.remove(&template)?;
         run(Command::new("cp").arg("-a").arg(&dir).arg(&template))?;

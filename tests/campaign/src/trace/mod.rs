@@ -29,7 +29,7 @@ const PLACE: &str = "/dev/shm";
 #[derive(Debug, Args)]
 pub(crate) struct Trace {
     /// How many states with some of what was unsynced are made after each operation.
-    #[arg(long, default_value_t = 6)]
+    #[arg(long, default_value_t = 30)]
     some: u64,
     /// Draw the same states again.
     #[arg(long, default_value_t = 1)]
