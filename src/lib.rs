@@ -19,6 +19,7 @@ mod retention;
 mod storage;
 mod store;
 mod subscription;
+mod sync;
 mod view;
 mod watermark;
 

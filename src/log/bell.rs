@@ -4,7 +4,7 @@
 //! the answers are given. A waiter counts itself among the sleepers before it looks for the last time, and the ringer
 //! changes the count of rings before it looks for sleepers, so one of the two sees the other.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::atomic::{AtomicU32, Ordering};
 
 #[derive(Debug, Default)]
 pub(crate) struct Bell {
@@ -40,7 +40,7 @@ impl Bell {
     }
 }
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(everfold_shuttle)))]
 mod system {
     use std::sync::atomic::AtomicU32;
 
@@ -61,10 +61,12 @@ mod system {
     }
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(any(not(any(target_os = "linux", target_os = "android")), everfold_shuttle))]
 mod system {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    use std::sync::{Condvar, Mutex, PoisonError};
+    use std::sync::PoisonError;
+
+    use crate::sync::atomic::{AtomicU32, Ordering};
+    use crate::sync::{Condvar, Mutex};
 
     #[derive(Debug, Default)]
     pub(super) struct Sleep {

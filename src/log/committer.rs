@@ -5,8 +5,7 @@
 //! needed. There are no timers. Queue and writer are never locked together, and nobody is woken while either is.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, PoisonError};
 
 use super::buffers::Buffers;
 use super::catalog::{Catalog, Reached, closed};
@@ -17,6 +16,8 @@ use super::ticket::{Outcome, Pending, Ticket, indeterminate};
 use super::writer::Writer;
 use crate::batch::Durability;
 use crate::error::Error;
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Mutex, MutexGuard};
 
 #[derive(Debug)]
 pub(crate) struct Committer {
@@ -172,7 +173,7 @@ impl Committer {
         if thread.is_none() {
             let committer = self.clone();
             let started =
-                std::thread::Builder::new().name("everfold-committer".into()).spawn(move || committer.run());
+                thread::Builder::new().name("everfold-committer".into()).spawn(move || committer.run());
             match started {
                 Ok(handle) => *thread = Some(handle),
                 Err(error) => tracing::warn!(%error, "could not start the thread everfold-committer"),
@@ -198,7 +199,7 @@ impl Committer {
     pub(crate) fn close(&self) -> Result<(), Error> {
         self.queue.close();
         let is_own =
-            self.thread().as_ref().is_some_and(|thread| thread.thread().id() == std::thread::current().id());
+            self.thread().as_ref().is_some_and(|thread| thread.thread().id() == thread::current().id());
         match is_own {
             // A waker that was called by the committer's thread closes the store: this thread leads.
             true => self.drain(),

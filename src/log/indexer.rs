@@ -1,12 +1,13 @@
 //! The thread that writes the indexes of sealed segments into files and merges them, off the way of appends.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, PoisonError};
 
 use super::catalog::Catalog;
 use super::segment::Segment;
 use crate::error::Error;
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// So many sealed segments may wait for the thread, with their indexes in memory. Of further ones the index is written by
 /// whoever rolls: the thread may be merging, or making lost indexes anew, for long.
@@ -43,7 +44,7 @@ impl Indexer {
             return Ok(None);
         }
         let indexer = self.clone();
-        std::thread::Builder::new()
+        thread::Builder::new()
             .name("everfold-indexer".into())
             .spawn(move || indexer.run())
             .map(Some)

@@ -1,9 +1,7 @@
 //! The thread that keeps the log in order between appends, off their way: writes and syncs what was appended without, writes
 //! the mark when the log has been idle, puts zeros ahead, and makes the file of the next segment.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread::JoinHandle;
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::ahead::Ahead;
@@ -12,6 +10,9 @@ use super::outflow::Outflow;
 use super::spare::Spare;
 use super::writer::Writer;
 use crate::error::{Error, ErrorKind};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// The mark is written when there was no append for so long, when that is looked at so often.
 const IDLE: Duration = Duration::from_secs(1);
@@ -110,7 +111,7 @@ impl Keeper {
         chores: Chores,
     ) -> Result<JoinHandle<()>, Error> {
         let (keeper, committer) = (self.clone(), Arc::downgrade(committer));
-        std::thread::Builder::new()
+        thread::Builder::new()
             .name("everfold-keeper".into())
             .spawn(move || keeper.run(&committer, &chores))
             .map_err(|e| Error::io("start the thread everfold-keeper", e))

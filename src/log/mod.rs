@@ -49,6 +49,8 @@ pub(crate) mod report;
 mod request;
 pub(crate) mod retaining;
 pub(crate) mod scan;
+#[cfg(all(test, everfold_shuttle))]
+mod schedules;
 pub(crate) mod segment;
 pub(crate) mod segment_header;
 mod source;
@@ -61,7 +63,6 @@ pub(crate) mod window;
 mod writer;
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
 use uuid::Uuid;
 
@@ -71,6 +72,7 @@ use crate::event::Position;
 use crate::options::Options;
 use crate::retention::{Retained, Retention};
 use crate::storage::{Lock, Storage};
+use crate::sync::thread::JoinHandle;
 use catalog::Catalog;
 use committer::Committer;
 use guarding::Known;

@@ -3,11 +3,12 @@
 //! What is queued and not yet answered is bounded in bytes. Whoever finds no room waits in line, so that a large batch
 //! is not passed over for ever by small ones.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use super::catalog::closed;
 use super::ticket::{Bells, Pending, Ticket};
 use crate::error::Error;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// Who commits what is queued.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

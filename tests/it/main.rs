@@ -17,6 +17,8 @@ mod cli_query;
 mod crash;
 mod damage;
 mod durability;
+#[cfg(feature = "fuzzing")]
+mod fuzz_corpus;
 mod golden;
 mod guards;
 mod indexes;
