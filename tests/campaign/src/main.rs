@@ -3,6 +3,7 @@
 //! Each command is one campaign: `cargo run --release --manifest-path tests/campaign/Cargo.toml -- simulate`. It
 //! prints a line `FIGURE name value goal` for each count, and ends with an error when something was lost.
 
+mod damage;
 mod figure;
 
 use std::process::ExitCode;
@@ -19,11 +20,16 @@ struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-enum Campaign {}
+enum Campaign {
+    /// Every bit, length, sector, page and file of the golden stores damaged: nothing goes missing silently.
+    Damage(damage::Arguments),
+}
 
 fn main() -> ExitCode {
     let mut figures = Figures::default();
-    let result: Result<(), String> = match Arguments::parse().campaign {};
+    let result: Result<(), String> = match Arguments::parse().campaign {
+        Campaign::Damage(arguments) => damage::run(&arguments, &mut figures),
+    };
     match result.and_then(|()| figures.end()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
