@@ -20,10 +20,35 @@ pub(super) enum Verdict {
     Short(u64),
 }
 
-/// Opens it read-only and for writing, reads and appends. An error is what may never happen, for people.
-pub(super) fn judge(golden: &Golden, damaged: &MemoryStorage, map: bool) -> Result<Verdict, String> {
-    let options = Options::new().create(false).map_segments(map);
-    let reading = match options.clone().read_only(true).verify_on_open(true).open_memory(damaged) {
+/// How a damaged store is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way {
+    /// Opened read-only, for writing, or both, one after the other.
+    pub(super) reading: bool,
+    pub(super) writing: bool,
+    /// By lent bytes, as through a map, or by reads.
+    pub(super) map: bool,
+}
+
+/// Opens it, reads and appends. An error is what may never happen, for people.
+pub(super) fn judge(golden: &Golden, damaged: &MemoryStorage, way: Way) -> Result<Verdict, String> {
+    let options = Options::new().create(false).map_segments(way.map);
+    let provable = golden.provable(damaged);
+    let reading = way.reading.then(|| read_only(golden, damaged, options.clone())).transpose()?;
+    let writing = way.writing.then(|| for_writing(golden, damaged, options)).transpose()?;
+    if reading.is_some() && writing.is_some() && reading != writing {
+        return Err(format!("read-only it is {reading:?}, and opened for writing {writing:?}"));
+    }
+    match writing.or(reading).ok_or("it was not looked at")? {
+        Verdict::Short(after) if after < provable => {
+            Err(format!("all after position {after} is gone without a word, and {provable} was provable"))
+        }
+        verdict => Ok(verdict),
+    }
+}
+
+fn read_only(golden: &Golden, damaged: &MemoryStorage, options: Options) -> Result<Verdict, String> {
+    let verdict = match options.read_only(true).verify_on_open(true).open_memory(damaged) {
         Err(error) => told(&error).map(|()| Verdict::Told)?,
         Ok(store) => {
             let verdict = Reading::of(&store, golden)?.verdict;
@@ -33,26 +58,20 @@ pub(super) fn judge(golden: &Golden, damaged: &MemoryStorage, map: bool) -> Resu
             verdict
         }
     };
-    if damaged.operations() > 0 {
-        return Err("opening read-only changed something".to_owned());
+    match damaged.operations() {
+        0 => Ok(verdict),
+        _ => Err("opening read-only changed something".to_owned()),
     }
-    let provable = golden.provable(damaged);
-    let writing = match options.open_memory(damaged) {
-        Err(error) => told(&error).map(|()| Verdict::Told)?,
+}
+
+fn for_writing(golden: &Golden, damaged: &MemoryStorage, options: Options) -> Result<Verdict, String> {
+    match options.open_memory(damaged) {
+        Err(error) => told(&error).map(|()| Verdict::Told),
         Ok(store) => {
             let verdict = Reading::of(&store, golden)?.verdict;
             append(&store, golden, verdict)?;
-            verdict
+            Ok(verdict)
         }
-    };
-    if reading != writing {
-        return Err(format!("read-only it is {reading:?}, and opened for writing {writing:?}"));
-    }
-    match writing {
-        Verdict::Short(after) if after < provable => {
-            Err(format!("all after position {after} is gone without a word, and {provable} was provable"))
-        }
-        verdict => Ok(verdict),
     }
 }
 
