@@ -368,6 +368,7 @@ impl Store {
         if !self.shared.log.is_writable() {
             return Err(read_only());
         }
+        self.shared.log.check_process()?;
         let mut projectors = self.shared.projectors();
         if projectors.closed {
             return Err(closed());
@@ -457,6 +458,7 @@ impl Shared {
     }
 
     fn close(&self) -> Result<(), Error> {
+        self.log.check_process()?;
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         closed.get_or_insert_with(|| self.close_once()).clone()
     }
@@ -480,6 +482,11 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        if self.log.check_process().is_err() {
+            // Views write when they go. In a process that was forked they are left as they are, with their memory.
+            let projectors = self.projectors.get_mut().unwrap_or_else(PoisonError::into_inner);
+            return std::mem::forget(std::mem::take(projectors));
+        }
         if let Err(error) = self.close() {
             tracing::error!(%error, "the store could not be closed; it will be recovered when it is opened");
         }

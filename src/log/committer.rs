@@ -15,7 +15,8 @@ use super::request::{Request, RequestBuffers};
 use super::ticket::{Outcome, Pending, Ticket, indeterminate};
 use super::writer::Writer;
 use crate::batch::Durability;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
+use crate::storage::process::Process;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -27,12 +28,14 @@ pub(crate) struct Committer {
     keeper: Arc<Keeper>,
     buffers: Buffers,
     thread: Mutex<Option<JoinHandle<()>>>,
+    process: Process,
 }
 
 impl Committer {
     pub(crate) fn new(catalog: Arc<Catalog>, writer: Writer, keeper: Arc<Keeper>, max_bytes: usize) -> Self {
         let (queue, writer, thread) = (Queue::new(max_bytes), Mutex::new(writer), Mutex::default());
-        Committer { catalog, queue, writer, keeper, buffers: Buffers::default(), thread }
+        let (buffers, process) = (Buffers::default(), Process::own());
+        Committer { catalog, queue, writer, keeper, buffers, thread, process }
     }
 
     /// Empty buffers to encode a request into.
@@ -167,8 +170,12 @@ impl Committer {
         }
     }
 
-    /// Whether there is a thread to hand leadership to. It is started when it is first needed.
+    /// Whether there is a thread to hand leadership to. It is started when it is first needed. In a process that was forked
+    /// it is not there, whatever the handle says.
     fn has_thread(self: &Arc<Self>) -> bool {
+        if self.process.is_other() {
+            return false;
+        }
         let mut thread = self.thread();
         if thread.is_none() {
             let committer = self.clone();
@@ -268,9 +275,11 @@ impl Committed {
 /// The outcome, after the write or sync that followed. What was durable before it failed stays so.
 fn settle(outcome: Outcome, failure: Option<&Error>, reached: &Reached) -> Outcome {
     match (outcome, failure) {
-        (Ok(appended), Some(failure)) if appended.position > reached.durable => {
-            Err(indeterminate(Some(failure)).into())
-        }
+        (Ok(appended), Some(failure)) if appended.position > reached.durable => match failure.kind() {
+            // Nothing was written, and nothing will be: the process is not the one that opened the store.
+            ErrorKind::Closed => Err(failure.clone().into()),
+            _ => Err(indeterminate(Some(failure)).into()),
+        },
         (outcome, _) => outcome,
     }
 }

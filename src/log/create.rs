@@ -28,6 +28,9 @@ pub(crate) fn exists(storage: &dyn Storage) -> Result<bool, Error> {
     if names.iter().any(|name| name == STORE_FILE) {
         return Ok(true);
     }
+    if names.iter().any(|name| name == MARK_FILE) {
+        check_mark_unused(storage)?;
+    }
     if names.iter().any(|name| name == LOG_FOLDER) {
         check_unused(storage)?;
     }
@@ -47,6 +50,20 @@ pub(crate) fn refuse_foreign(storage: &dyn Storage) -> Result<Vec<String>, Error
         )),
         _ => Ok(names),
     }
+}
+
+/// Creation writes one slot of the mark, and the first opening for writing the other one. A mark with both and no `STORE`
+/// beside it is one of a store that lost it.
+fn check_mark_unused(storage: &dyn Storage) -> Result<(), Error> {
+    let fault = |e| Error::io(format_args!("read {MARK_FILE}"), e);
+    let file = storage.open(MARK_FILE, Access::Read).map_err(fault)?;
+    let second = read_up_to(file.as_ref(), 0, MARK_LEN / 2).map_err(fault)?;
+    if is_zero(&second) {
+        return Ok(());
+    }
+    let (file, detail) =
+        (STORE_FILE.into(), format!("the file is not there, but {MARK_FILE} is of a store that was used"));
+    Err(Corruption { file, offset: 0, position: None, damage: Damage::Header, detail }.into())
 }
 
 /// A log that holds frames without a `STORE` beside it is a store that lost it, not a fresh one.

@@ -71,6 +71,7 @@ use crate::error::{AppendError, Error, ErrorKind};
 use crate::event::Position;
 use crate::options::Options;
 use crate::retention::{Retained, Retention};
+use crate::storage::process::Process;
 use crate::storage::{Lock, Storage};
 use crate::sync::thread::JoinHandle;
 use catalog::Catalog;
@@ -103,6 +104,7 @@ struct Writing {
     retaining: Mutex<()>,
     max_body: usize,
     lock: Mutex<Option<Lock>>,
+    process: Process,
 }
 
 impl Log {
@@ -147,12 +149,14 @@ impl Log {
     }
 
     pub(crate) fn sync(&self) -> Result<Position, Error> {
+        self.check_process()?;
         self.writing()?.committer.sync()?;
         Ok(self.catalog.watermark.get())
     }
 
     /// Drops the oldest segments, as far as the policy says and the views need them no more.
     pub(crate) fn retain(&self, retention: &Retention, needed: &[Needed]) -> Result<Retained, Error> {
+        self.check_process()?;
         match &self.writing {
             Some(writing) => {
                 let _alone = writing.retaining.lock().unwrap_or_else(PoisonError::into_inner);
@@ -168,8 +172,14 @@ impl Log {
         self.writing.is_some()
     }
 
+    /// Whether this process may write, and has the threads that do. One that was forked has and may not.
+    pub(crate) fn check_process(&self) -> Result<(), Error> {
+        self.writing.as_ref().map_or(Ok(()), |writing| writing.process.check())
+    }
+
     /// Syncs, says in log and mark that the store was closed, and gives the lock back. Once; later calls do nothing.
     pub(crate) fn close(&self) -> Result<(), Error> {
+        self.check_process()?;
         let Some(writing) = &self.writing else {
             self.catalog.close();
             return Ok(());

@@ -29,6 +29,7 @@ use super::{Log, Writing};
 use crate::error::{Corruption, Damage, Error, ErrorKind};
 use crate::event::Position;
 use crate::options::Options;
+use crate::storage::process::Process;
 use crate::storage::{LockError, Storage};
 
 pub(super) fn for_writing(storage: Arc<dyn Storage>, options: &Options) -> Result<Log, Error> {
@@ -194,6 +195,7 @@ fn start_writing(
         retaining: Mutex::default(),
         max_body: options.max_batch_bytes.min(room),
         lock: Mutex::new(Some(lock)),
+        process: Process::own(),
     })
 }
 

@@ -340,3 +340,51 @@ fn remove_leftovers(catalog: &Catalog) {
         tracing::warn!(%error, "could not remove all that retention has dropped; it will be tried again");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::Batch;
+    use crate::event::Event;
+    use crate::log::Log;
+    use crate::log::cursor::Cursor;
+    use crate::options::{MIN_SEGMENT_BYTES, Options};
+    use crate::storage::memory::MemoryStorage;
+
+    /// A log with a segment for each time, in hours before or after now.
+    fn log(hours: &[i64]) -> (Log, u64) {
+        let options = Options::new().segment_size(MIN_SEGMENT_BYTES);
+        let log = Log::open(Arc::new(MemoryStorage::new()), &options).unwrap();
+        let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
+        for hours in hours {
+            let at = u64::try_from(now + hours * 3600).unwrap() * 1_000_000_000;
+            let batch = Batch::new().event("s", Event::raw("t", vec![1; 3000]));
+            log.append_copy(&batch, at).unwrap();
+        }
+        let (first, active) = log.catalog.numbers();
+        (log, active - first)
+    }
+
+    #[test]
+    fn a_clock_that_went_back_never_lets_age_drop_a_segment_behind_one_that_is_kept() {
+        let old = Retention::new().older_than(Duration::from_secs(3600));
+        for (hours, dropped) in [
+            (&[-9, -8, -7, 0, 0, 0][..], 3),
+            (&[-9, 5, -8, -7, 0, 0], 1),
+            (&[5, -9, -8, -7, 0, 0], 0),
+            (&[-7, -8, -9, -7, 0, 0], 4),
+        ] {
+            let (log, sealed) = log(hours);
+            assert_eq!(sealed, 5, "one event fits in a segment");
+            assert_eq!(log.retain(&old, &[]).unwrap().segments, dropped, "{hours:?}");
+            let left = Cursor::forward(log.catalog.clone(), log.catalog.log_start().previous());
+            let left: Vec<u64> = left.map(|event| event.unwrap().position().get()).collect();
+            assert_eq!(
+                left,
+                (u64::try_from(dropped).unwrap() + 1..=6).collect::<Vec<_>>(),
+                "in the order of positions"
+            );
+            log.close().unwrap();
+        }
+    }
+}

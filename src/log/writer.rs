@@ -27,6 +27,7 @@ use super::walk::Place;
 use crate::batch::Appended;
 use crate::error::{AppendError, Error, ErrorKind};
 use crate::event::{Position, Version};
+use crate::storage::process::Process;
 use crate::storage::{Access, File, Storage};
 
 /// Unwritten bytes are written when there are so many, whatever the durability asked for.
@@ -68,6 +69,7 @@ pub(crate) struct Writer {
     index_size: usize,
     max_index_bytes: usize,
     indexer: Arc<Indexer>,
+    process: Process,
 }
 
 /// What recovery hands over.
@@ -116,6 +118,7 @@ impl Writer {
             index_size: 0,
             max_index_bytes,
             indexer,
+            process: Process::own(),
         };
         writer.write_mark(false)?;
         Ok(writer)
@@ -237,6 +240,9 @@ impl Writer {
 
     /// Hands every frame to the operating system, in one write, after the one that may be under way.
     pub(crate) fn write(&mut self) -> Result<(), Error> {
+        if self.flows || !self.unwritten.is_empty() {
+            self.process.check()?;
+        }
         self.finish_outflow()?;
         if self.unwritten.is_empty() {
             return Ok(());
@@ -256,6 +262,7 @@ impl Writer {
     /// under way count as written: nothing is written or synced before they are.
     pub(crate) fn write_if_large(&mut self) -> Result<(), Error> {
         if self.unwritten.len() >= WRITE_AT {
+            self.process.check()?;
             let buffer = self.finish_outflow()?;
             self.ahead.claim(self.place.offset);
             let bytes = std::mem::replace(&mut self.unwritten, buffer);
@@ -384,6 +391,7 @@ impl Writer {
 
     /// Writes the mark: everything up to the place is durable.
     fn write_mark(&mut self, clean: bool) -> Result<(), Error> {
+        self.process.check()?;
         let mark = Mark {
             generation: self.mark.generation + 1,
             durable: self.place.next.previous(),

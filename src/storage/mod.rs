@@ -5,6 +5,7 @@
 pub(crate) mod disk;
 mod map;
 pub(crate) mod memory;
+pub(crate) mod process;
 
 use std::fmt::Debug;
 use std::io;
@@ -26,7 +27,7 @@ pub(crate) trait Storage: Debug + Send + Sync {
     /// Makes a folder; one that is there already is fine. Durable after `sync_folder` of its parent.
     fn create_folder(&self, folder: &str) -> io::Result<()>;
 
-    /// Opens a file that exists. Symbolic links are not followed.
+    /// Opens a file that exists. Symbolic links are not followed, and what is no regular file is refused.
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn File>>;
 
     /// Makes a new file of `len` zero bytes whose space is allocated; `AlreadyExists` when there is one. Its

@@ -12,11 +12,17 @@ mod backup;
 mod block_on;
 #[cfg(feature = "cli")]
 mod cli;
+#[cfg(all(feature = "cli", unix))]
+mod cli_hostile;
 #[cfg(feature = "cli")]
 mod cli_query;
 mod crash;
 mod damage;
 mod durability;
+#[cfg(unix)]
+mod faults;
+#[cfg(unix)]
+mod fork;
 #[cfg(feature = "fuzzing")]
 mod fuzz_corpus;
 mod golden;

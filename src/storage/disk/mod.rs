@@ -21,6 +21,7 @@ use bytes::Bytes;
 use self::unix as system;
 #[cfg(windows)]
 use self::windows as system;
+use super::process::Process;
 use super::{Access, File, Lock, LockError, Storage, map};
 
 const LOCK_FILE: &str = "LOCK";
@@ -31,16 +32,20 @@ const ZEROS: usize = 1 << 20;
 pub(crate) struct DiskStorage {
     /// Absolute and without symbolic links, so that neither a change of the working directory nor `..` misleads.
     root: PathBuf,
+    /// Which directory had this path when it was opened.
+    identity: system::Identity,
+    process: Process,
 }
 
 impl DiskStorage {
     /// Opens a directory that exists; `NotFound` or `NotADirectory` otherwise.
     pub(crate) fn open(root: &Path) -> io::Result<Self> {
         let root = system::resolve(root)?;
-        if !fs::metadata(&root)?.is_dir() {
+        let metadata = fs::metadata(&root)?;
+        if !metadata.is_dir() {
             return Err(ErrorKind::NotADirectory.into());
         }
-        Ok(DiskStorage { root })
+        Ok(DiskStorage { root, identity: system::identity(&metadata), process: Process::own() })
     }
 
     /// Makes the directory and those above it where they are missing, durably, and opens it.
@@ -58,6 +63,29 @@ impl DiskStorage {
         let mut path = self.root.clone();
         path.extend(name.split('/').filter(|part| !part.is_empty()));
         path
+    }
+
+    /// Before a name is changed or a file is opened to be written: it has to be this process that opened the directory, and
+    /// this directory. Whoever has moved a store away while it is open may have put another one in its place.
+    fn check_own(&self) -> io::Result<()> {
+        if self.process.is_other() {
+            return Err(io::Error::new(
+                ErrorKind::PermissionDenied,
+                "the process was forked from the one that has it open",
+            ));
+        }
+        match fs::metadata(&self.root) {
+            Ok(metadata) if system::identity(&metadata) == self.identity => Ok(()),
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Err(io::Error::new(
+                ErrorKind::NotFound,
+                format!(
+                    "{} is not the directory any more that was opened: it was moved, removed or replaced; close the store, and \
+                     open it where it is",
+                    self.root.display()
+                ),
+            )),
+        }
     }
 
     fn options(access: Access) -> OpenOptions {
@@ -80,19 +108,20 @@ impl Storage for DiskStorage {
     }
 
     fn create_folder(&self, folder: &str) -> io::Result<()> {
+        self.check_own()?;
         create_directory(&self.path(folder))
     }
 
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn File>> {
-        let file = Self::options(access).open(self.path(name))?;
-        let metadata = file.metadata()?;
-        if metadata.is_dir() {
-            return Err(ErrorKind::IsADirectory.into());
+        if access == Access::Write {
+            self.check_own()?;
         }
-        Ok(Arc::new(DiskFile { file, len: metadata.len() }))
+        let (file, len) = open_regular(&Self::options(access), &self.path(name))?;
+        Ok(Arc::new(DiskFile { file, len }))
     }
 
     fn create(&self, name: &str, len: u64) -> io::Result<Arc<dyn File>> {
+        self.check_own()?;
         let path = self.path(name);
         let file = Self::options(Access::Write).create_new(true).open(&path)?;
         if let Err(error) = system::allocate(&file, len) {
@@ -104,10 +133,12 @@ impl Storage for DiskStorage {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.check_own()?;
         fs::rename(self.path(from), self.path(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.check_own()?;
         fs::remove_file(self.path(name))
     }
 
@@ -120,11 +151,9 @@ impl Storage for DiskStorage {
     }
 
     fn lock(&self) -> Result<Lock, LockError> {
-        let mut file = Self::options(Access::Write)
-            .create(true)
-            .truncate(false)
-            .open(self.path(LOCK_FILE))
-            .map_err(LockError::Io)?;
+        let mut options = Self::options(Access::Write);
+        options.create(true).truncate(false);
+        let (mut file, _) = open_regular(&options, &self.path(LOCK_FILE)).map_err(LockError::Io)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(LockError::Held { pid: read_pid(&file) }),
@@ -177,9 +206,14 @@ impl File for DiskFile {
         write_all_at(&self.file, bytes, offset)
     }
 
-    /// `fdatasync`, and where a disk's own cache has to be asked separately (macOS), std does so.
+    /// `fdatasync`, and where a disk's own cache has to be asked separately (macOS), std does so. A file whose name was
+    /// taken away meanwhile is gone when it is closed: nothing in it can be called durable.
     fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.file.sync_data()?;
+        match system::is_removed(&self.file.metadata()?) {
+            true => Err(io::Error::new(ErrorKind::NotFound, "the file was removed while it was open")),
+            false => Ok(()),
+        }
     }
 
     fn map(&self, len: u64) -> io::Result<Bytes> {
@@ -189,6 +223,18 @@ impl File for DiskFile {
             Ok(len) => map::map(&self.file, len),
             Err(_) => Err(ErrorKind::OutOfMemory.into()),
         }
+    }
+}
+
+/// Opens a regular file, and nothing else: what stands in its place may be a pipe that gives no byte, or a link that leads
+/// out of the store.
+fn open_regular(options: &OpenOptions, path: &Path) -> io::Result<(StdFile, u64)> {
+    let file = options.open(path).map_err(system::explain)?;
+    let metadata = file.metadata()?;
+    match metadata.file_type() {
+        kind if kind.is_file() => Ok((file, metadata.len())),
+        kind if kind.is_dir() => Err(ErrorKind::IsADirectory.into()),
+        _ => Err(io::Error::new(ErrorKind::InvalidInput, "it is no regular file")),
     }
 }
 

@@ -1,18 +1,42 @@
 //! The calls of Linux and other unixes.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 pub(super) fn resolve(root: &Path) -> io::Result<PathBuf> {
     root.canonicalize()
 }
 
+/// Device and inode.
+pub(super) type Identity = (u64, u64);
+
+pub(super) fn identity(metadata: &Metadata) -> Identity {
+    (metadata.dev(), metadata.ino())
+}
+
+/// Whether a file that is open has no name any more.
+pub(super) fn is_removed(metadata: &Metadata) -> bool {
+    metadata.nlink() == 0
+}
+
+/// No link is followed, and nobody waits for the other end of a pipe.
 pub(super) fn restrict(options: &mut OpenOptions) {
-    options.mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    options.mode(0o600).custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
+}
+
+/// What the system calls too many links is one.
+pub(super) fn explain(error: io::Error) -> io::Error {
+    match Errno::from_io_error(&error) {
+        Some(Errno::LOOP) => {
+            io::Error::other("it is a symbolic link, which is not followed; put the file itself there")
+        }
+        _ => error,
+    }
 }
 
 pub(super) fn restrict_directory(builder: &mut DirBuilder) {
@@ -47,7 +71,6 @@ pub(super) fn sync_file_system(_: &Path) -> io::Result<()> {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) fn allocate(file: &File, len: u64) -> io::Result<()> {
     use rustix::fs::{FallocateFlags, fallocate};
-    use rustix::io::Errno;
 
     if len == 0 {
         return Ok(());

@@ -1,6 +1,6 @@
 //! The calls of Windows, untested. Symbolic links are followed; permissions are inherited from the parent directory.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io;
 use std::os::windows::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,21 @@ pub(super) fn resolve(root: &Path) -> io::Result<PathBuf> {
     std::path::absolute(root)
 }
 
+/// Directories cannot be told apart by stable calls; one that is in use cannot be moved or removed either.
+pub(super) type Identity = ();
+
+pub(super) fn identity(_: &Metadata) -> Identity {}
+
+/// A file that is open keeps its name.
+pub(super) fn is_removed(_: &Metadata) -> bool {
+    false
+}
+
 pub(super) fn restrict(_: &mut OpenOptions) {}
+
+pub(super) fn explain(error: io::Error) -> io::Error {
+    error
+}
 
 pub(super) fn restrict_directory(_: &mut DirBuilder) {}
 

@@ -244,6 +244,26 @@ impl MemoryStorage {
         self.state().directory.delete(name)
     }
 
+    /// Puts a file there, live and durable: a new one, or another in its place, in folders that are made for it. Every
+    /// change of a name that was pending becomes durable. So files of a real store can be looked at, and damaged, in memory.
+    ///
+    /// # Errors
+    /// When there is no memory for it, or a folder has the name.
+    pub fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut content = Content::new(u64::try_from(bytes.len()).map_err(io::Error::other)?)?;
+        content.damage(0, bytes.len(), |n, byte| *byte = bytes.get(n).copied().unwrap_or_default())?;
+        let directory = &mut self.state().directory;
+        for (end, _) in name.match_indices('/') {
+            directory.change(Change::CreateFolder(name.get(..end).unwrap_or_default().to_owned()))?;
+        }
+        if directory.live.file(name).is_ok() {
+            directory.delete(name)?;
+        }
+        directory.change(Change::Create(name.to_owned(), Arc::new(Mutex::new(content))))?;
+        *directory = Directory::new(directory.live.clone());
+        Ok(())
+    }
+
     fn damage(&self, name: &str, how: impl FnOnce(&mut Content) -> io::Result<()>) -> io::Result<()> {
         let state = self.state();
         how(&mut lock(state.directory.live.file(name)?))

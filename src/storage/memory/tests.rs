@@ -211,3 +211,13 @@ fn one_holder_has_the_lock() {
     drop(lock);
     storage.lock().unwrap();
 }
+
+#[test]
+fn a_file_that_is_put_there_is_durable_and_replaces_another() {
+    let (storage, _) = one_file();
+    storage.put("a", b"new").unwrap();
+    storage.put("log/b", b"").unwrap();
+    assert_eq!(storage.crash(0).files(), ["a", "log/b"]);
+    assert_eq!(storage.crash(0).file("a").unwrap(), b"new");
+    assert!(storage.put("log", b"").is_err() && storage.put("a/b", b"").is_err());
+}

@@ -7,6 +7,7 @@ mod chance;
 mod check;
 mod child;
 mod claims;
+mod damage;
 mod figure;
 mod fuse;
 mod image;
@@ -52,6 +53,8 @@ enum Campaign {
     Trace(trace::Trace),
     /// Plants bugs into a copy of the source, each of which a check must notice
     Mutants(mutants::Mutants),
+    /// Every bit, length, sector, page and file of the golden stores damaged: nothing goes missing silently.
+    Damage(damage::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -66,6 +69,8 @@ fn main() -> ExitCode {
         Campaign::Trace(trace) => trace.run(&mut figures),
         Campaign::Syscalls(syscalls) => syscalls.run(&mut figures),
         Campaign::Mutants(args) => mutants::run(&args, &mut figures),
+    let result: Result<(), String> = match Arguments::parse().campaign {
+        Campaign::Damage(arguments) => damage::run(&arguments, &mut figures),
     };
     match result.and_then(|()| figures.end()) {
         Ok(()) => ExitCode::SUCCESS,
