@@ -161,7 +161,25 @@ impl Storage for DiskStorage {
         }
         // The pid only informs. A full disk may have no room for it, and is no reason to refuse the lock.
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Lock::new(file))
+        Ok(Lock::new(HeldLock { file, process: self.process }))
+    }
+}
+
+/// The lock's file. It is unlocked, not only closed: a process that is being started may hold a copy of the handle.
+#[derive(Debug)]
+struct HeldLock {
+    file: StdFile,
+    process: Process,
+}
+
+impl Drop for HeldLock {
+    fn drop(&mut self) {
+        // One that was forked would take the lock from the process that it was forked from.
+        if !self.process.is_other()
+            && let Err(error) = self.file.unlock()
+        {
+            tracing::warn!(%error, "could not give the store's lock back");
+        }
     }
 }
 

@@ -13,9 +13,9 @@ mod fuse;
 mod image;
 mod kill;
 mod lookups;
+mod mutants;
 mod power;
 mod scratch;
-mod mutants;
 mod simulate;
 mod syscalls;
 mod trace;
@@ -69,7 +69,6 @@ fn main() -> ExitCode {
         Campaign::Trace(trace) => trace.run(&mut figures),
         Campaign::Syscalls(syscalls) => syscalls.run(&mut figures),
         Campaign::Mutants(args) => mutants::run(&args, &mut figures),
-    let result: Result<(), String> = match Arguments::parse().campaign {
         Campaign::Damage(arguments) => damage::run(&arguments, &mut figures),
     };
     match result.and_then(|()| figures.end()) {
