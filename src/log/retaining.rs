@@ -343,6 +343,8 @@ fn remove_leftovers(catalog: &Catalog) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
     use crate::batch::Batch;
     use crate::event::Event;
