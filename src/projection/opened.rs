@@ -47,18 +47,13 @@ impl ViewHome {
         let Some(folder) = &self.folder else {
             return Ok(self.fresh(catalog, Arc::new(MemoryRows::new()), None));
         };
-        let existed = folder.exists();
-        let reason = match self.open_found(folder, catalog, existed) {
-            Ok(opened) => return Ok(opened),
-            Err(error) if error.kind() == ErrorKind::View => error.to_string(),
-            Err(error) => {
-                if !existed {
-                    folder.remove_unbegun();
-                }
-                return Err(error);
-            }
-        };
-        self.renew(catalog, &reason)
+        if !folder.exists() {
+            return self.make(folder, catalog, None);
+        }
+        match self.open_found(folder, catalog) {
+            Err(error) if error.kind() == ErrorKind::View => self.renew(catalog, &error.to_string()),
+            opened => opened,
+        }
     }
 
     /// Sets aside what is there, and starts with no rows.
@@ -73,25 +68,39 @@ impl ViewHome {
             reason,
             "a view is built anew from the log"
         );
-        SledRows::open(folder.root(), &folder.in_root(), self.cache_bytes)
-            .and_then(|rows| self.begin(catalog, rows, Some(reason)))
-            .inspect_err(|_| folder.remove_unbegun())
+        self.make(folder, catalog, Some(reason))
     }
 
-    fn open_found(
+    /// Makes rows that say what they are, durably, before they get their name: so a view that a crash or a failure kept
+    /// from being made is none, and files under the name that say nothing are known to be damaged.
+    fn make(
         &self,
         folder: &ViewFolder,
-        catalog: &Arc<Catalog>,
-        existed: bool,
+        catalog: &Catalog,
+        rebuilt_because: Option<String>,
     ) -> Result<OpenedRows, Error> {
+        folder.remove_unmade()?;
+        let made =
+            SledRows::open(folder.root(), &folder.unmade_in_root(), self.cache_bytes).and_then(|rows| {
+                rows.write(&[(META_KEY.to_vec(), Some(self.first_meta(catalog).encode()))])?;
+                rows.make_durable()
+            });
+        if let Err(error) = made {
+            // What stays is removed by the next attempt.
+            let _ = folder.remove_unmade();
+            return Err(error);
+        }
+        folder.name_made()?;
+        let rows = SledRows::open(folder.root(), &folder.in_root(), self.cache_bytes)?;
+        Ok(self.fresh(catalog, Arc::new(rows), rebuilt_because))
+    }
+
+    fn open_found(&self, folder: &ViewFolder, catalog: &Arc<Catalog>) -> Result<OpenedRows, Error> {
         let rows = SledRows::open(folder.root(), &folder.in_root(), self.cache_bytes)?;
         let unfit = |why: String| Error::new(ErrorKind::View, why);
         let Some(bytes) = rows.get(&META_KEY)? else {
             // What sled cannot read it may take for an empty store.
-            return match existed {
-                false => self.begin(catalog, rows, None),
-                true => Err(unfit("its files do not hold what they should".into())),
-            };
+            return Err(unfit("its files do not hold what they should".into()));
         };
         let meta = ViewMeta::decode(&bytes).ok_or_else(|| {
             unfit("what it says of itself does not verify, or is of another version's format".into())
@@ -131,33 +140,24 @@ impl ViewHome {
         }
     }
 
-    /// Says what new rows are before there are any, so that files which say nothing are known to be damaged.
-    fn begin(
-        &self,
-        catalog: &Catalog,
-        rows: SledRows,
-        rebuilt_because: Option<String>,
-    ) -> Result<OpenedRows, Error> {
-        let opened = self.fresh(catalog, Arc::new(rows), rebuilt_because);
-        opened.rows.write(&[(META_KEY.to_vec(), Some(opened.meta.encode()))])?;
-        opened.rows.make_durable()?;
-        Ok(opened)
+    fn fresh(&self, catalog: &Catalog, rows: Arc<dyn Rows>, rebuilt_because: Option<String>) -> OpenedRows {
+        OpenedRows { rows, meta: self.first_meta(catalog), rebuilt_because }
     }
 
-    fn fresh(&self, catalog: &Catalog, rows: Arc<dyn Rows>, rebuilt_because: Option<String>) -> OpenedRows {
+    /// What rows say of themselves before there are any.
+    fn first_meta(&self, catalog: &Catalog) -> ViewMeta {
         let checkpoint = match self.from_log_start {
             true => catalog.log_start().previous(),
             false => Position::START,
         };
-        let meta = ViewMeta {
+        ViewMeta {
             store_id: self.store_id,
             name: self.name.to_owned(),
             generation: self.generation,
             checkpoint,
             fingerprint: 0,
             digest: Digest::default(),
-        };
-        OpenedRows { rows, meta, rebuilt_because }
+        }
     }
 }
 

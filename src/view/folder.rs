@@ -156,6 +156,11 @@ impl ViewFolder {
         format!("{VIEWS_FOLDER}/{}/{}", self.name, self.generation)
     }
 
+    /// Where a view is made, until it says what it is.
+    pub(crate) fn unmade_in_root(&self) -> String {
+        format!("{}.new", self.in_root())
+    }
+
     fn path(&self) -> PathBuf {
         self.root.join(self.in_root())
     }
@@ -191,9 +196,21 @@ impl ViewFolder {
         Err(Error::new(ErrorKind::View, "the quarantine is full"))
     }
 
-    /// Removes what a failed attempt to make the view has left, lest it is taken for a damaged view. If it stays, it is.
-    pub(crate) fn remove_unbegun(&self) {
-        drop(fs::remove_dir_all(self.path()));
+    /// Removes what an attempt to make the view has left that failed or was cut short.
+    pub(crate) fn remove_unmade(&self) -> Result<(), Error> {
+        match fs::remove_dir_all(self.root.join(self.unmade_in_root())) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io(format_args!("make view {}", self.name), e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the view that was made its name, durably: from now on what is there is a view, or a damaged one.
+    pub(crate) fn name_made(&self) -> Result<(), Error> {
+        fs::rename(self.root.join(self.unmade_in_root()), self.path())
+            .and_then(|()| directory::sync_dir(&self.of_view()))
+            .map_err(|e| Error::io(format_args!("make view {}", self.name), e))
     }
 
     /// Removes generations before this one: they serve nobody any more.
@@ -202,7 +219,7 @@ impl ViewFolder {
             let entry = entry?;
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            let number = name.strip_suffix(".json").unwrap_or(&name);
+            let number = name.strip_suffix(".json").or(name.strip_suffix(".new")).unwrap_or(&name);
             match number.parse::<u32>() {
                 Ok(earlier) if earlier < self.generation => {}
                 _ => continue,
