@@ -169,3 +169,39 @@ fn a_store_killed_two_hundred_times_loses_nothing_acknowledged_and_its_views_equ
     let events = log(&options().read_only(true).open(dir.path()).unwrap()).len();
     println!("{KILLS} kills, {} batches acknowledged, {events} events, {torn} torn", acknowledged.len());
 }
+
+/// Set in a child that dies while it makes a view: the directory of its store.
+const DIES_MAKING_A_VIEW: &str = "EVERFOLD_TEST_VIEW_DIR";
+
+#[test]
+fn child_that_dies_making_a_view() {
+    let Some(dir) = std::env::var_os(DIES_MAKING_A_VIEW) else { return };
+    let folder = Path::new(&dir).join("views/count-by-stream/1");
+    std::thread::spawn(move || {
+        while !folder.exists() {
+            std::hint::spin_loop();
+        }
+        std::process::exit(9);
+    });
+    let store = options().open(Path::new(&dir)).unwrap();
+    let view = store.project(CountByStream).unwrap();
+    view.wait_for(Position::END, Duration::MAX).unwrap();
+}
+
+#[test]
+fn a_view_that_was_being_made_at_a_kill_is_not_taken_for_damaged() {
+    for _ in 0..5 {
+        let dir = tempfile::tempdir().unwrap();
+        let died = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "kill::child_that_dies_making_a_view"])
+            .env(DIES_MAKING_A_VIEW, dir.path())
+            .stdout(Stdio::null())
+            .status();
+        assert_eq!(died.unwrap().code(), Some(9));
+        let store = options().create(false).open(dir.path()).unwrap();
+        let view = store.project(CountByStream).unwrap();
+        store.append("s", everfold::Expected::Any, [Event::raw("t", "x")]).unwrap();
+        view.wait_for(store.watermark(), Duration::from_secs(60)).unwrap();
+        assert_eq!(view.status().rebuilt_because, None);
+    }
+}
