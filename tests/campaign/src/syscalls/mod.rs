@@ -60,7 +60,7 @@ impl Syscalls {
             return Ok(());
         }
         let scratch = Scratch::new(self.dir.as_deref(), "syscalls")?;
-        let (mut done, mut all, mut violations, mut counts) = (0, 0, 0, Counts::default());
+        let (mut done, mut all, mut all_met, mut violations, mut counts) = (0, 0, 0, 0, Counts::default());
         for (name, views, again) in [
             ("new", false, false),
             ("again", false, true),
@@ -86,6 +86,7 @@ impl Syscalls {
                     }
                 }
                 all += chosen.len() as u64;
+                all_met += met;
                 let (took, found) = (started.elapsed().as_secs_f64(), violations - before);
                 let (chosen, of) = (chosen.len(), cases.all.len());
                 println!("{name}: {chosen} of {of} cases, {met} met, in {took:.0} s; {found} violations");
@@ -93,6 +94,7 @@ impl Syscalls {
         }
         println!("{counts}");
         figures.all("syscall_faults", done, all);
+        figures.count("syscall_faults_met", all_met, all);
         counts.tell("syscall", figures);
         figures.none("syscall_violations", violations);
         Ok(())
