@@ -40,16 +40,32 @@ impl Sample {
         // A store whose process was killed in the middle of a write.
         scratch.remove(&dir)?;
         let first = run_with("60", &[]);
-        let write = Call { name: "pwrite64".to_owned(), nth: 56 };
-        let claims =
-            first.with_fault(&write, &BTreeSet::from([dir.display().to_string()]), "signal=KILL")?.claims;
-        known.check(&claims, Fault { keeps: Durability::Written, only_look: true })?;
+        let write = Call { name: "pwrite64".to_owned(), nth: 50 };
+        let trace = scratch.path().join("trace");
+        let (killed, _) = first.with_fault(&write, &BTreeSet::new(), "signal=KILL", &trace)?;
+        if !killed.was_killed() {
+            return Err(format!("the process was to be killed, and ended with {}", killed.status));
+        }
+        known.check(&killed.claims, Fault { keeps: Durability::Written, only_look: true })?;
         known.has_views = views;
         let template = scratch.path().join("template");
         scratch.remove(&template)?;
         run(Command::new("cp").arg("-a").arg(&dir).arg(&template))?;
         let more = ["--life".to_owned(), "1".to_owned(), "--retain".to_owned(), known.last().to_string()];
         Ok(Sample { run: run_with("36", &more), template: Some(template), known, below })
+    }
+
+    /// A run that goes on with the store in the sample's place, of which this is known. Hardly anything is synced in it.
+    pub(crate) fn goes_on(&self, scratch: &Scratch, known: Checker) -> Result<Sample, String> {
+        let template = scratch.path().join("template");
+        scratch.remove(&template)?;
+        run(Command::new("cp").arg("-a").arg(&self.run.dir).arg(&template))?;
+        let fixed =
+            ["--threads", "1", "--sync-after", "60000", "--batches", "24", "--no-views", "--life", "2"];
+        let mut arguments = fixed.map(str::to_owned).to_vec();
+        arguments.extend(["--retain".to_owned(), known.last().to_string()]);
+        let run = Run { dir: self.run.dir.clone(), arguments };
+        Ok(Sample { run, template: Some(template), known, below: self.below })
     }
 
     /// Puts the store that the run starts with in its place.

@@ -85,19 +85,24 @@ impl Run {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Runs with one call that fails, or at which the process is killed.
+    /// Runs with one call that fails, or at which the process is killed; whether the run came to that call.
     pub(crate) fn with_fault(
         &self,
         call: &Call,
         paths: &BTreeSet<String>,
         fault: &str,
-    ) -> Result<Ended, String> {
+        trace: &Path,
+    ) -> Result<(Ended, bool), String> {
         let Call { name, nth } = call;
-        let mut options = vec!["-o".to_owned(), "/dev/null".to_owned(), "--seccomp-bpf".to_owned()];
+        // Not with --seccomp-bpf: strace 6.1 then sends no signals.
+        let mut options = vec!["-o".to_owned(), trace.display().to_string()];
         options.extend(["-e".to_owned(), format!("trace={name}")]);
         options.extend(["-e".to_owned(), format!("inject={name}:{fault}:when={nth}")]);
         options.extend(of(paths));
-        self.finish(&options)
+        let ended = self.finish(&options)?;
+        let log = std::fs::read(trace).map_err(|e| format!("read {}: {e}", trace.display()))?;
+        let met = ended.was_killed() || String::from_utf8_lossy(&log).contains("(INJECTED)");
+        Ok((ended, met))
     }
 }
 

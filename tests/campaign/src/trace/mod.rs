@@ -25,6 +25,9 @@ use crate::syscalls::sample::Sample;
 /// Where the states are made and checked: in memory.
 const PLACE: &str = "/dev/shm";
 
+/// One state in so many is gone on with.
+const START_ONCE_IN: u64 = 400;
+
 /// All states that a loss of power could leave of short runs (Linux, strace).
 #[derive(Debug, Args)]
 pub(crate) struct Trace {
@@ -36,6 +39,17 @@ pub(crate) struct Trace {
     seed: u64,
 }
 
+/// What was found so far.
+#[derive(Debug)]
+struct Found {
+    chance: Chance,
+    counts: Counts,
+    states: u64,
+    violations: u64,
+    /// States that another run goes on with, and what had been said by then.
+    starts: Vec<(Image, Claims)>,
+}
+
 impl Trace {
     pub(crate) fn run(&self, figures: &mut Figures) -> Result<(), String> {
         if let Err(why) = run(Command::new("strace").args(["-f", "-o", "/dev/null", "true"])) {
@@ -43,49 +57,77 @@ impl Trace {
             return Ok(());
         }
         let scratch = Scratch::new(Some(Path::new(PLACE)), "trace")?;
-        let (mut states, mut violations, mut counts) = (0, 0, Counts::default());
-        for (name, again) in [("new", false), ("again", true)] {
-            let started = Instant::now();
+        let started = Instant::now();
+        let mut found = Found {
+            chance: Chance::new(self.seed),
+            counts: Counts::default(),
+            states: 0,
+            violations: 0,
+            starts: Vec::new(),
+        };
+        for again in [false, true] {
             let sample = Sample::new(&scratch, false, again)?;
-            sample.begin(&scratch)?;
-            let mut image = begin(&sample)?;
-            let log =
-                sample.run.trace(&scratch.path().join("log"), &operations::OPTIONS.map(str::to_owned))?;
-            let operations = operations::read(&log, scratch.path())?;
-            let (mut claims, mut chance, mut seen) = (Claims::default(), Chance::new(self.seed), 0);
-            for (operation, number) in operations.iter().zip(1..) {
-                operation.apply(&mut image, &mut claims)?;
-                for left in self.lefts(&image, &mut chance) {
-                    seen += 1;
-                    let mut image = image.clone();
-                    image.crash(left, &mut chance);
-                    scratch.remove(&sample.run.dir)?;
-                    image.write_out(ROOT, scratch.path()).map_err(|e| format!("write a state: {e}"))?;
-                    if let Err(what) = check(&sample, &claims, left, &mut counts) {
-                        violations += 1;
-                        let what = format!("{name}, after operation {number}, {left:?} left: {what}");
-                        scratch.keep(&sample.run.dir, &format!("trace-{violations}"), what)?;
-                    }
-                }
-            }
-            let took = started.elapsed().as_secs_f64();
-            println!("{name}: {} operations, {seen} states in {took:.0} s", operations.len());
-            states += seen;
+            self.all_states(&scratch, &sample, self.some, &mut found)?;
         }
-        println!("{counts}");
-        figures.count("trace_states", states, 1000);
-        figures.none("trace_violations", violations);
+        println!("{} states after two runs: {}", found.states, found.counts);
+        for (image, claims) in std::mem::take(&mut found.starts) {
+            // The next life starts with what a loss of power has left, and loses power itself.
+            let sample = Sample::new(&scratch, false, false)?;
+            scratch.remove(&sample.run.dir)?;
+            image.write_out(ROOT, scratch.path()).map_err(|e| format!("write a state: {e}"))?;
+            let mut known = sample.known.clone();
+            known.check(&claims, Fault { keeps: Durability::Durable, only_look: true })?;
+            let sample = sample.goes_on(&scratch, known)?;
+            self.all_states(&scratch, &sample, self.some / 10, &mut found)?;
+        }
+        println!("{} states in {:.0} s: {}", found.states, started.elapsed().as_secs_f64(), found.counts);
+        figures.count("trace_states", found.states, 1000);
+        figures.none("trace_violations", found.violations);
         Ok(())
     }
 
-    /// What may be left: where nothing is unsynced, there is but one state.
-    fn lefts(&self, image: &Image, chance: &mut Chance) -> Vec<Left> {
-        if image.is_durable() {
-            return vec![Left::Everything];
+    /// Makes and checks the states after each operation of a run.
+    fn all_states(
+        &self,
+        scratch: &Scratch,
+        sample: &Sample,
+        some: u64,
+        found: &mut Found,
+    ) -> Result<(), String> {
+        sample.begin(scratch)?;
+        let mut image = begin(sample)?;
+        let log = sample.run.trace(&scratch.path().join("log"), &operations::OPTIONS.map(str::to_owned))?;
+        let operations = operations::read(&log, scratch.path())?;
+        let mut claims = Claims::default();
+        for (operation, number) in operations.iter().zip(1..) {
+            operation.apply(&mut image, &mut claims)?;
+            for left in lefts(&image, some, &mut found.chance) {
+                found.states += 1;
+                let mut crashed = image.clone();
+                crashed.crash(left, &mut found.chance);
+                scratch.remove(&sample.run.dir)?;
+                crashed.write_out(ROOT, scratch.path()).map_err(|e| format!("write a state: {e}"))?;
+                if let Err(what) = check(sample, &claims, left, &mut found.counts) {
+                    found.violations += 1;
+                    let what = format!("after operation {number}, {left:?} left: {what}");
+                    scratch.keep(&sample.run.dir, &format!("trace-{}", found.violations), what)?;
+                }
+                if sample.template.is_none() && claims.opened && found.chance.once_in(START_ONCE_IN) {
+                    found.starts.push((crashed, claims.clone()));
+                }
+            }
         }
-        let some = (0..self.some).map(|_| Left::Some([1, 8][usize::from(chance.once_in(2))]));
-        [Left::Nothing, Left::Everything].into_iter().chain(some).collect()
+        Ok(())
     }
+}
+
+/// What may be left: where nothing is unsynced, there is but one state.
+fn lefts(image: &Image, some: u64, chance: &mut Chance) -> Vec<Left> {
+    if image.is_durable() {
+        return vec![Left::Everything];
+    }
+    let some = (0..some).map(|_| Left::Some([1, 8][usize::from(chance.once_in(2))]));
+    [Left::Nothing, Left::Everything].into_iter().chain(some).collect()
 }
 
 /// The files that the run starts with.
