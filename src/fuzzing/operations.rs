@@ -243,9 +243,9 @@ impl Twin {
         let from = Position::new(disk_len(after));
         let list = self.readable().filter(|(position, _)| *position > after).take(limit);
         Self::compare(self.store.read(from).limit(disk_len(limit)), list);
-        let list = self.readable().rev().filter(|(position, _)| *position < after);
-        let before = after.saturating_sub(self.left());
-        Self::compare(self.store.read_backward(from).limit(disk_len(before)), list.take(before));
+        // Not one further: what was dropped is an error.
+        let list: Vec<_> = self.readable().rev().filter(|(position, _)| *position < after).collect();
+        Self::compare(self.store.read_backward(from).limit(disk_len(list.len())), list.into_iter());
     }
 
     fn read_stream(&self, stream: &str, after: u8) {

@@ -26,7 +26,7 @@ use crate::watermark::{TaskSlot, Waited};
 
 fn explore(test: fn()) {
     let asked = std::env::var("EVERFOLD_SCHEDULES").ok().and_then(|number| number.parse().ok());
-    let schedules = asked.unwrap_or(2_000);
+    let schedules = asked.unwrap_or(1_000);
     run(RandomScheduler::new_from_seed(0x5EED, schedules), test);
     // At most four changes of priority: finds what needs few preemptions at the right places.
     run(PctScheduler::new_from_seed(0x5EED, 4, schedules), test);
