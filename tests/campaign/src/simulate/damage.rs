@@ -2,10 +2,10 @@
 
 use everfold::MemoryStorage;
 
+use super::Held;
 use super::image::Examiner;
 use super::oracle::{Found, Promise};
 use super::setting::Setting;
-use super::Held;
 
 impl Examiner<'_> {
     /// Flips a bit in what a loss of power left, before anybody has recovered it.
@@ -23,13 +23,17 @@ impl Examiner<'_> {
     }
 
     /// Damages a slot of the mark in what a loss of power left: nothing is lost by that, and nothing comes back.
-    pub(crate) fn damage_mark(&mut self, before: &MemoryStorage, found: Found) -> Held {
+    pub(crate) fn damage_mark(&mut self, before: &MemoryStorage, promise: &Promise, found: Found) -> Held {
         let slot = self.dice.below(2) * 4096;
         if before.overwrite("MARK", slot, &[9; 512]).is_err() {
             return Ok(());
         }
-        let what = format!("the mark's slot at {slot} is damaged, and was not when {found:?} was found");
-        self.found_again(before, found, &what).map(drop)
+        // In the middle of a retention one slot has the old start.
+        let same = Promise { starts: promise.starts.clone(), ..Promise::exactly(found) };
+        let checked = self.open(before).and_then(|store| self.oracle.check(&store, &same));
+        checked.map(drop).map_err(|message| {
+            format!("found {found:?}, and with a damaged slot of the mark at {slot}: {message}")
+        })
     }
 
     /// Damages what was recovered, all of which the mark proves.

@@ -62,7 +62,7 @@ impl Examiner<'_> {
             }
             // A second fault beside a torn slot would leave no mark at all.
             if report.notes.is_empty() && self.dice.one_in(6) {
-                self.damage_mark(&before, found)?;
+                self.damage_mark(&before, &promise, found)?;
             }
         }
         ensure!(report.last.get() == found.last, "{report}");
