@@ -187,7 +187,9 @@ pub(crate) fn read_mark(storage: &dyn Storage, store_id: Uuid) -> Result<MarkFil
     match Mark::decode(&bytes, store_id) {
         (None, _) => judged_without("neither slot verifies"),
         (mark, 0) => Ok(MarkFile { mark, note: None }),
-        (mark, _) => {
+        (Some(mark), _) => {
+            // The slot that does not verify may be the newer one, which said that the store was opened again.
+            let mark = Some(Mark { clean: false, ..mark });
             let note =
                 format!("{MARK_FILE}: one slot does not verify (a crash while it was written does that)");
             Ok(MarkFile { mark, note: Some(note) })

@@ -117,3 +117,22 @@ fn bytes_after_a_closed_log_are_refused() {
     storage.overwrite(SEGMENT, 8000, b"stray").unwrap();
     refused_as(&storage, Damage::BytesAfterEnd, 3);
 }
+
+#[test]
+fn a_torn_write_after_reopening_is_no_damage_although_the_mark_of_the_opening_is_damaged() {
+    let storage = MemoryStorage::new();
+    let (store, ..) = two_frames(&storage);
+    store.close().unwrap();
+    let closed = storage.file("MARK").unwrap();
+    let store = open(&storage).unwrap();
+    let newer = if storage.file("MARK").unwrap()[..4096] == closed[..4096] { 4096 } else { 0 };
+    store.append("s", Expected::Any, [Event::raw("t", [3; 600])]).unwrap();
+    let killed = storage.crash(u64::MAX);
+    let end = 1 + killed.file(SEGMENT).unwrap().iter().rposition(|byte| *byte != 0).unwrap();
+    let end = u64::try_from(end).unwrap();
+    killed.overwrite(SEGMENT, end - 100, &zeros(end - 100, end)).unwrap();
+    killed.overwrite("MARK", newer, &[9; 512]).unwrap();
+    let store = open(&killed).unwrap();
+    assert_eq!(store.watermark(), Position::new(2), "{}", store.recovery());
+    assert!(store.recovery().removed.is_some(), "{}", store.recovery());
+}

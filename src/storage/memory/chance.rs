@@ -32,7 +32,7 @@ impl Chance {
                 let drawn = splitmix64(&mut state);
                 let [small, large] = UNITS;
                 let unit = if (drawn >> 60).is_multiple_of(3) { large } else { small };
-                Chance::Some { state, eighths: drawn % 9, unit, in_order: (drawn >> 56) % 4 != 0 }
+                Chance::Some { state, eighths: drawn % 9, unit, in_order: !(drawn >> 56).is_multiple_of(4) }
             }
         }
     }

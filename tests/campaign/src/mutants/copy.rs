@@ -44,7 +44,8 @@ impl Tree {
             fs::create_dir_all(folder).map_err(|e| format!("make {}: {e}", folder.display()))?;
             fs::write(&to, bytes).map_err(|e| format!("write {}: {e}", to.display()))?;
         }
-        Ok(Tree { root, target: target.to_owned() })
+        // Of its own: a build in another folder would take what is built here for its own.
+        Ok(Tree { root, target: target.join("mutants-built") })
     }
 
     /// Plants a bug, acts, and takes it out again.

@@ -177,14 +177,6 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         check: Check::Simulate(200_000),
     },
     Mutant {
-        name: "opening-does-not-finish-the-mark",
-        breaks: "an opening that removes what retention left writes the mark again first",
-        file: "src/log/retaining.rs",
-        old: "        writer.move_log_start(catalog.log_start())?;\n        remove_leftovers(catalog);\n",
-        new: "        remove_leftovers(catalog);\n",
-        check: Check::Simulate(200_000),
-    },
-    Mutant {
         name: "base-not-durable",
         breaks: "the versions of dropped streams are durable before the log starts behind them",
         file: "src/log/retaining.rs",

@@ -95,7 +95,7 @@ fn check(tree: &Tree, check: Check) -> Result<Ended, String> {
             tree.build_campaign()?;
             let said = tree.simulate(crashes)?;
             let violation = said.text.lines().find(|line| line.starts_with("VIOLATION"));
-            ended(said.success, violation.map(|line| line.chars().take(160).collect()))
+            ended(said.success, violation.map(|line| line.chars().take(400).collect()))
         }
         Check::Test(name) => {
             tree.build_tests()?;

@@ -1,23 +1,20 @@
 //! Damage on top of a crash: it is told, or changes nothing.
 
-use everfold::{MemoryStorage, Store};
+use everfold::MemoryStorage;
 
+use super::Held;
 use super::image::Examiner;
 use super::oracle::{Found, Promise};
 use super::setting::Setting;
-use super::{Held, ensure};
 
 impl Examiner<'_> {
     /// Flips a bit in what a loss of power left, before anybody has recovered it.
     pub(crate) fn damage_before(&mut self, storage: &MemoryStorage, promise: &Promise) -> Held {
         // A sector of zeros inside a frame looks as if it had not been written: then damage to the last group cannot be
         // told from a crash.
-        if self
-            .oracle
-            .facts
-            .iter()
-            .any(|fact| fact.payload.len() > 400 && fact.payload.iter().all(|byte| *byte == 0))
-        {
+        let end = usize::try_from(promise.durable).unwrap();
+        let last = &self.oracle.facts[end.saturating_sub(24)..end];
+        if last.iter().any(|fact| fact.payload.len() > 400 && fact.payload.iter().all(|byte| *byte == 0)) {
             return Ok(());
         }
         let damaged = storage.crash(u64::MAX);
@@ -25,18 +22,27 @@ impl Examiner<'_> {
         self.told_or_there(&damaged, promise).map_err(|message| format!("{place}: {message}"))
     }
 
+    /// Damages a slot of the mark in what a loss of power left: nothing is lost by that, and nothing comes back.
+    pub(crate) fn damage_mark(&mut self, before: &MemoryStorage, promise: &Promise, found: Found) -> Held {
+        let slot = self.dice.below(2) * 4096;
+        if before.overwrite("MARK", slot, &[9; 512]).is_err() {
+            return Ok(());
+        }
+        // In the middle of a retention one slot has the old start.
+        let same = Promise { starts: promise.starts.clone(), ..Promise::exactly(found) };
+        let checked = self.open(before).and_then(|store| self.oracle.check(&store, &same));
+        checked.map(drop).map_err(|message| {
+            format!("found {found:?}, and with a damaged slot of the mark at {slot}: {message}")
+        })
+    }
+
     /// Damages what was recovered, all of which the mark proves.
-    pub(crate) fn damage_after(&mut self, store: &Store, storage: &MemoryStorage, found: Found) -> Held {
+    pub(crate) fn damage_after(&mut self, storage: &MemoryStorage, found: Found) -> Held {
         let damaged = storage.crash(u64::MAX);
-        let (kind, exact) = (self.dice.below(5), Promise::exactly(found));
+        let (kind, exact) = (self.dice.below(4), Promise::exactly(found));
         let place = match kind {
             0 => self.flip(&damaged, ".seg"),
             1 => self.wipe(&damaged),
-            2 if store.recovery().notes.is_empty() => {
-                let slot = self.dice.below(2) * 4096;
-                damaged.overwrite("MARK", slot, &[9; 512]).ok().map(|()| format!("the mark's slot at {slot}"))
-            }
-            2 => None,
             _ => self.harm_indexes(&damaged),
         };
         let Some(place) = place else { return Ok(()) };
@@ -75,15 +81,24 @@ impl Examiner<'_> {
         (len > 0).then_some((name, len))
     }
 
+    /// Flips a bit, half of the time of a frame's header.
     fn flip(&mut self, storage: &MemoryStorage, suffix: &str) -> Option<String> {
         let (name, len) = self.file(storage, |name| name.ends_with(suffix))?;
         let content = storage.file(&name)?;
         let end = content.iter().rposition(|byte| *byte != 0)? as u64 + 1;
-        // Where something is, as a rule.
-        let offset = self.dice.below(if self.dice.clone().one_in(8) { len } else { end });
-        let offset = if self.dice.one_in(2) && end > 4096 { 4096 + offset % (end - 4096) } else { offset };
-        storage.flip_bit(&name, offset, 3).ok()?;
-        Some(format!("a flipped bit of {name} at {offset}"))
+        let headers: Vec<u64> = (4096..end)
+            .step_by(8)
+            .filter(|at| content[usize::try_from(*at).unwrap()..].starts_with(b"FRM1"))
+            .collect();
+        let offset = match (self.dice.below(8), headers.last()) {
+            (0..2, Some(last)) => last + self.dice.below(64),
+            (2..4, Some(_)) => self.dice.pick(&headers) + self.dice.below(64),
+            (4, _) => self.dice.below(len),
+            _ => self.dice.below(end),
+        };
+        let bit = u8::try_from(self.dice.below(8)).unwrap();
+        storage.flip_bit(&name, offset, bit).ok()?;
+        Some(format!("bit {bit} of {name} at {offset} flipped"))
     }
 
     /// A sector of zeros.

@@ -68,7 +68,7 @@ impl<'a> Life<'a> {
     pub(crate) fn live(mut self) -> Held {
         self.deed("open", Self::open_first)?;
         for _ in 0..self.setting.deeds {
-            match self.dice.below(26) {
+            match self.dice.below(25) {
                 0..11 => self.deed("append", Self::append),
                 11..13 => self.deed("sync", Self::sync),
                 13..15 => self.deed("read", Self::read),
@@ -79,10 +79,12 @@ impl<'a> Life<'a> {
                 21 if self.setting.faults => self.deed("plan a fault", Self::plan_fault),
                 22 if self.setting.faults => self.deed("append while reads fail", Self::append_blind),
                 23 if self.setting.tickets => self.deed("submit", Self::submit),
-                24 if self.setting.views => self.deed("view", Self::look_at_view),
-                25 if self.setting.retention => self.deed("retain", Self::retain),
+                24 if self.setting.retention => self.deed("retain", Self::retain),
                 _ => self.deed("append", Self::append),
             }?;
+            if self.setting.views && self.dice.one_in(3) {
+                self.deed("view", Self::look_at_view)?;
+            }
         }
         self.storage.clear_faults();
         self.deed("close and open", Self::reopen)?;

@@ -44,7 +44,7 @@ impl Setting {
             outage_every: dice.pick(&[1, 1, 2, 4]),
             faults: dice.one_in(3),
             tickets: dice.one_in(12),
-            views: dice.one_in(25),
+            views: dice.one_in(12),
             retention: dice.one_in(3),
             max_index_bytes: dice.pick(&[128 << 20, 128 << 20, 3000, 1]),
             max_in_flight_bytes: dice.pick(&[64 << 20, 64 << 20, 1000, 1]),
