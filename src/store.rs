@@ -281,6 +281,7 @@ impl Store {
     /// # Ok(()) }
     /// ```
     pub fn retain(&self, retention: &Retention) -> Result<Retained, Error> {
+        self.shared.log.check_process()?;
         // Held to the end: no projection starts at what is being dropped.
         let projectors = self.shared.projectors();
         if projectors.closed {

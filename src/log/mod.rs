@@ -156,7 +156,6 @@ impl Log {
 
     /// Drops the oldest segments, as far as the policy says and the views need them no more.
     pub(crate) fn retain(&self, retention: &Retention, needed: &[Needed]) -> Result<Retained, Error> {
-        self.check_process()?;
         match &self.writing {
             Some(writing) => {
                 let _alone = writing.retaining.lock().unwrap_or_else(PoisonError::into_inner);
