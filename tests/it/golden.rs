@@ -101,7 +101,7 @@ fn the_flipped_bit_refuses_to_open_for_writing_and_names_the_place() {
     assert_eq!((found.damage, found.offset), (Damage::CorruptAcknowledged, 4096));
     assert_eq!(found.file, "log/00000000000000000001.seg");
     assert_eq!(found.position, Some(Position::new(2)));
-    assert!(error.to_string().contains("everfold dump"), "says what to do: {error}");
+    assert!(error.to_string().contains("everfold repair"), "says what to do: {error}");
 
     let store = Options::new().read_only(true).open(dir.path()).unwrap();
     let read: Vec<_> = store.read(Position::START).collect();
