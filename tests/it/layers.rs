@@ -59,6 +59,7 @@ const RESERVED: [(&str, &[&str]); 13] = [
     (
         "storage.remove",
         &[
+            "src/backup/destination.rs",
             "src/log/create.rs",
             "src/log/indexing.rs",
             "src/log/retaining.rs",
@@ -67,7 +68,16 @@ const RESERVED: [(&str, &[&str]); 13] = [
             "src/storage/",
         ],
     ),
-    ("storage.rename", &["src/log/create.rs", "src/log/indexing.rs", "src/log/spare.rs", "src/storage/"]),
+    (
+        "storage.rename",
+        &[
+            "src/log/create.rs",
+            "src/log/indexing.rs",
+            "src/log/spare.rs",
+            "src/storage/",
+            "src/backup/destination.rs",
+        ],
+    ),
     (".write_at", WRITES),
     ("Access::Write", &["src/log/recovery.rs", "src/log/writer.rs", "src/storage/"]),
 ];
@@ -85,6 +95,7 @@ const DISK: &[&str] = &[
 
 /// The files that write to segments and to what belongs to them.
 const WRITES: &[&str] = &[
+    "src/backup/destination.rs",
     "src/log/ahead.rs",
     "src/log/create.rs",
     "src/log/index/pages.rs",
