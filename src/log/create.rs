@@ -58,7 +58,7 @@ fn check_mark_unused(storage: &dyn Storage) -> Result<(), Error> {
     let fault = |e| Error::io(format_args!("read {MARK_FILE}"), e);
     let file = storage.open(MARK_FILE, Access::Read).map_err(fault)?;
     let second = read_up_to(file.as_ref(), 0, MARK_LEN / 2).map_err(fault)?;
-    if is_zero(&second) {
+    if !Mark::is_slot(&second) {
         return Ok(());
     }
     let (file, detail) =

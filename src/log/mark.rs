@@ -71,6 +71,11 @@ impl Mark {
         (marks.into_iter().flatten().max_by_key(|mark| mark.generation), damaged)
     }
 
+    /// Whether these bytes are one slot, of whichever store.
+    pub(crate) fn is_slot(bytes: &[u8]) -> bool {
+        Self::decode_slot(bytes).is_some()
+    }
+
     fn decode_slot(slot: &[u8]) -> Option<Self> {
         check_block(slot.get(..SECTOR)?, MAGIC).ok()?;
         let clean = match u32_at(slot, 80)? {
