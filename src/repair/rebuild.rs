@@ -43,7 +43,12 @@ pub(super) fn rebuild(wreck: &Wreck, survey: Survey, to: Arc<dyn Storage>) -> Re
         New { log, next: survey.log_start, saved: 0, wrong_versions: 0, source_id: wreck.store.store_id };
     let filled = new.fill(wreck, &survey);
     let closed = new.log.close();
-    filled.and(closed)?;
+    filled.and(closed).map_err(|error| match error.kind() {
+        ErrorKind::Poisoned | ErrorKind::Indeterminate => {
+            Error::new(ErrorKind::Io, format!("could not write the new store: {error}"))
+        }
+        _ => error,
+    })?;
     let mut notes = survey.notes.clone();
     if new.wrong_versions > 0 {
         notes.push(format!(
