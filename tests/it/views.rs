@@ -129,7 +129,7 @@ fn a_view_whose_files_are_gone_is_made_anew() {
     let dir = tempfile::tempdir().unwrap();
     closed_store(dir.path());
     fs::remove_file(dir.path().join(FOLDER).join("db")).unwrap();
-    is_made_anew(dir.path(), "its files do not hold what they should");
+    is_made_anew(dir.path(), "");
     for entry in fs::read_dir(dir.path().join(FOLDER)).unwrap().map(Result::unwrap) {
         if entry.file_type().unwrap().is_file() {
             fs::remove_file(entry.path()).unwrap();
