@@ -7,7 +7,7 @@ use everfold::{
 use super::dice::Dice;
 use super::image::{Examiner, Image};
 use super::make::{Made, Maker};
-use super::opening::disk_error;
+use super::opening::{disk_error, is_full};
 use super::oracle::{Oracle, Promise};
 use super::setting::Setting;
 use super::tally::Tally;
@@ -217,7 +217,7 @@ impl<'a> Life<'a> {
                 match error.kind() {
                     ErrorKind::Indeterminate => {
                         self.record(&made);
-                        self.poisoned = true;
+                        self.poisoned = !is_full(&error);
                     }
                     ErrorKind::Poisoned => self.poisoned = true,
                     _ => {}
@@ -254,11 +254,11 @@ impl<'a> Life<'a> {
         }
     }
 
-    /// A failure that leaves the store to be opened again.
+    /// A failure that leaves the store to be opened again, unless it is for want of room.
     pub(crate) fn take_failure(&mut self, error: &everfold::Error) -> Held {
         ensure!(self.setting.faults && disk_error(error), "{error:?}");
         self.tally.failed += 1;
-        self.poisoned = true;
+        self.poisoned = !is_full(error);
         Ok(())
     }
 

@@ -14,6 +14,12 @@ pub(crate) fn disk_error(error: &Error) -> bool {
     matches!(error.kind(), Io | DiskFull | Poisoned | Indeterminate)
 }
 
+/// Whether it is for want of room: then what was to be written waits, and appends go on when there is some.
+pub(crate) fn is_full(error: &everfold::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<everfold::Error>());
+    error.kind() == ErrorKind::DiskFull || cause.is_some_and(|cause| cause.kind() == ErrorKind::DiskFull)
+}
+
 /// No opening is tried more often.
 const TRIES: usize = 100;
 
@@ -72,6 +78,7 @@ impl Life<'_> {
         let closed = self.leave().unwrap();
         if let Err(error) = closed.close() {
             self.take_failure(&error)?;
+            self.poisoned = true;
             self.store = Some(closed);
             return Ok(());
         }
