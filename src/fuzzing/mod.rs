@@ -2,8 +2,8 @@
 //!
 //! A target takes any bytes and returns. It panics only where something is wrong: what was decoded does not encode to
 //! the same bytes, a length points out of its file, damage is served as an event. Where a checksum would stop every
-//! changed byte, a target decodes twice: the bytes as they are, and with their checksums made right. [`edits`] changes
-//! good files as the bytes say, so that an input stays small; [`golden`] has the files.
+//! changed byte, a target decodes twice: the bytes as they are, and with their checksums made right. `edits` changes
+//! good files as the bytes say, so that an input stays small; `golden` has the files.
 
 mod blocks;
 mod edits;

@@ -471,7 +471,7 @@ fn what_may_not_be_read_or_written_is_an_error_of_the_system_and_not_of_the_stor
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     // The rights of a file mean nothing to root: somebody else has to try.
     let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
-    fs::set_permissions(path.join("LOCK"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(path.join("LOCK"), fs::Permissions::from_mode(0o0)).unwrap();
     let command: &[&str] = if fs::File::open(path.join("LOCK")).is_ok() { &nobody } else { &["env"] };
     let exe = std::env::current_exe().unwrap();
     let can = Command::new(command[0]).args(&command[1..]).arg(exe).arg("--list").output();

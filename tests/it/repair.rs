@@ -107,7 +107,7 @@ impl Patient {
                 assert_eq!(at, self.recorded_at[index], "{what}: so is its time");
             }
         }
-        assert_eq!((lost, found.len() as u64), (report.lost_events(), report.saved + lost), "{what}");
+        assert_eq!((lost, count(&found)), (report.lost_events(), report.saved + lost), "{what}");
         let missing_before = report.log_start.get() - self.first();
         assert_eq!(missing_before > 0, report.lost_before.is_some(), "{what}");
         self.check_streams(&store, &found, what);
@@ -133,6 +133,10 @@ impl Patient {
             assert_eq!(done.version.get(), last.get() + 1, "{what}: stream {stream}");
         }
     }
+}
+
+fn count<T>(list: &[T]) -> u64 {
+    u64::try_from(list.len()).unwrap()
 }
 
 fn contents(storage: &MemoryStorage) -> Vec<(String, Option<Vec<u8>>)> {
@@ -162,11 +166,11 @@ fn a_flipped_bit_anywhere_in_a_segment_costs_one_batch_at_most_and_no_version() 
     let (mut lossy, segments) = (0, patient.log_files(".seg"));
     let (active, sealed) = segments.split_last().unwrap();
     for (name, step) in sealed.iter().step_by(3).map(|name| (name, 211)).chain([(active, 67)]) {
-        let len = patient.storage.file(name).unwrap().len() as u64;
+        let len = count(&patient.storage.file(name).unwrap());
         for offset in (0..len).step_by(step) {
             let what = format!("{name} at {offset}");
             let damaged = patient.copy();
-            damaged.flip_bit(name, offset, (offset % 8) as u8).unwrap();
+            damaged.flip_bit(name, offset, u8::try_from(offset % 8).unwrap()).unwrap();
             let (report, found) = patient.repair(&damaged, &what);
             assert!(report.lost_events() <= 3, "{what}: {report}");
             lossy += u32::from(report.lost_events() > 0);
@@ -244,7 +248,7 @@ fn a_store_without_store_file_mark_or_headers_is_put_together_from_what_is_left(
     let damaged = patient.copy();
     wipe(&damaged, segments.last().unwrap());
     let (report, _) = patient.repair(&damaged, "no header of the active segment");
-    assert_eq!(report.last.get(), patient.facts.len() as u64, "the mark tells how far the log went");
+    assert_eq!(report.last.get(), count(&patient.facts), "the mark tells how far the log went");
     assert!(report.lost_events() > 0 && report.damage.iter().any(|d| d.damage == Damage::Header), "{report}");
 }
 
@@ -312,7 +316,7 @@ fn an_end_that_nothing_proves_is_left_out_unless_it_is_accepted() {
     let damaged = patient.copy();
     let name = &patient.log_files(".seg")[0];
     let bytes = damaged.file(name).unwrap();
-    let last = bytes.iter().rposition(|byte| *byte == b'c').unwrap() as u64;
+    let last = bytes.iter().rposition(|byte| *byte == b'c').and_then(|at| u64::try_from(at).ok()).unwrap();
     damaged.flip_bit(name, last, 1).unwrap();
     let refused = small().open_memory(&damaged.crash(u64::MAX)).unwrap_err();
     assert_eq!(refused.corruption().unwrap().damage, Damage::SuspectTail);
@@ -408,7 +412,7 @@ fn a_store_of_which_nothing_is_left_becomes_an_empty_one_that_goes_on_after_it()
     }
     let new = MemoryStorage::new();
     let report = repair_memory(&damaged, &new, &Repair::new()).unwrap();
-    let last = patient.facts.len() as u64;
+    let last = count(&patient.facts);
     assert_eq!((report.saved, report.last.get(), report.log_start.get()), (0, last, last + 1));
     assert_eq!(report.lost_before, Some(Position::new(1)));
     let store = small().open_memory(&new).unwrap();

@@ -183,7 +183,7 @@ fn append(store: &Store, round: u64) -> Result<(), String> {
         let len = usize::try_from(if n % 37 == 5 { 3000 } else { 200 + 5 * n }).map_err(text("a length"))?;
         let payload: Vec<u8> =
             (0..=255).cycle().skip(usize::from(round.to_le_bytes()[0])).take(len).collect();
-        batch = batch.event(&format!("stream-{n}"), Event::raw(event_type, payload));
+        batch = batch.event(format!("stream-{n}"), Event::raw(event_type, payload));
     }
     store.append_batch(batch).map(drop).map_err(text("append"))
 }
