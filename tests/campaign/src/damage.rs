@@ -39,6 +39,9 @@ pub(crate) struct Arguments {
     /// Of bits and lengths only each such one is tried; 1 for all. Sectors, pages and files are always tried.
     #[arg(long, default_value_t = 1)]
     every: usize,
+    /// Only this one of the golden stores: clean, rolled, retained or unclean
+    #[arg(long)]
+    store: Option<String>,
 }
 
 /// What came of the cases.
@@ -109,7 +112,8 @@ pub(crate) fn run(arguments: &Arguments, figures: &mut Figures) -> Result<(), St
     }));
     let goldens = golden::load()?;
     let (mut counts, mut planned) = (Counts::default(), BTreeMap::<Kind, u64>::new());
-    for golden in &goldens {
+    let wanted = |golden: &&Golden| arguments.store.as_ref().is_none_or(|store| store == golden.name);
+    for golden in goldens.iter().filter(wanted) {
         let plans = harm::plans(golden, arguments.every.max(1));
         for plan in &plans {
             *planned.entry(plan.kind).or_default() += long(plan.count);
