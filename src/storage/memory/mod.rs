@@ -252,6 +252,7 @@ impl MemoryStorage {
     pub fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let mut content = Content::new(u64::try_from(bytes.len()).map_err(io::Error::other)?)?;
         content.damage(0, bytes.len(), |n, byte| *byte = bytes.get(n).copied().unwrap_or_default())?;
+        content.sync();
         let directory = &mut self.state().directory;
         for (end, _) in name.match_indices('/') {
             directory.change(Change::CreateFolder(name.get(..end).unwrap_or_default().to_owned()))?;
