@@ -154,12 +154,14 @@ impl Walk {
         Ok(whole.map(|whole| (whole.slice(..len), whole.slice(len..))))
     }
 
-    /// Makes those events of a frame the current ones that verify by themselves, whatever is wrong with the rest.
+    /// Makes those events of a frame the current ones that verify by themselves, whatever is wrong with the rest, and also
+    /// where the file ends in the middle of it.
     pub(crate) fn salvage(&mut self, offset: u64) -> io::Result<()> {
         self.events.clear();
-        if let Ok(header) = self.header_at(offset)?
-            && let Some((body, _)) = self.body_at(offset, &header)?
-        {
+        let Ok(header) = self.header_at(offset)? else { return Ok(()) };
+        let start = offset + disk_len(FRAME_HEADER);
+        let there = u64::from(header.body_len).min(self.window.len().saturating_sub(start));
+        if let Some(body) = self.window.get(start, memory_len(there))? {
             let events = &mut self.events;
             header.salvage(&body, self.salt, |event| events.push(event));
         }

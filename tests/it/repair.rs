@@ -225,6 +225,24 @@ fn a_segment_that_is_gone_is_stood_in_for_event_by_event() {
 }
 
 #[test]
+fn a_segment_that_is_cut_off_keeps_every_event_that_is_there_whole() {
+    let patient = Patient::new();
+    let name = &patient.log_files(".seg")[1];
+    let bytes = patient.storage.file(name).unwrap();
+    let last = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    let mut saved = Vec::new();
+    for cut in (4096..last).step_by(4) {
+        let damaged = patient.copy();
+        damaged.truncate(name, u64::try_from(cut).unwrap()).unwrap();
+        let (report, _) = patient.repair(&damaged, &format!("cut off at {cut}"));
+        saved.push(report.saved);
+    }
+    assert!(saved.is_sorted(), "more bytes are never fewer events: {saved:?}");
+    // The seal, and of the frame before it the trailer, hide nothing.
+    assert_eq!(saved[saved.len() - 20], count(&patient.facts), "{saved:?}");
+}
+
+#[test]
 fn a_store_without_store_file_mark_or_headers_is_put_together_from_what_is_left() {
     let patient = Patient::new();
     let segments = patient.log_files(".seg");
