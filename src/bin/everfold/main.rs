@@ -30,7 +30,8 @@ Exit codes:
   2  the command line is wrong
   3  corruption inside the log, as far as the command reads it (verify reads all of it); repair: something is lost
   4  only a torn tail: what a crash left of a write that was never acknowledged
-  6  another process has the store open for writing (retain needs the lock, except for a dry run)
+  6  another process has the store open for writing (retain needs the lock, except for a dry run),
+     or the directory that backup or restore writes to
   7  there is no store, or no such file, at the path
 
 Every command but retain and repair works while an application has the store open: nothing of it is locked, written or
@@ -60,7 +61,7 @@ enum Command {
     Tags(names::Arguments),
     /// The views, as their projectors last noted their state.
     Views(Plain),
-    /// Drops the oldest segments of the log. The only command that changes a store.
+    /// Drops the oldest segments of the log. The only command that changes the store it looks at.
     Retain(retain::Arguments),
     /// Copies the log into a directory of its own, or brings such a copy up to date.
     Backup(backup::Arguments),
