@@ -13,11 +13,12 @@ use crate::error::Error;
 use crate::view::digest::{Digest, RowHash};
 use crate::view::handle::{decode_value, encode_value, row_key};
 use crate::view::key::Key;
-use crate::view::rows::{Change, Rows};
+use crate::view::levels::Version;
+use crate::view::rows::Change;
 
 /// What `apply` changes a view through. It sees the rows as the events before have left them.
 pub struct ViewBatch<K, V> {
-    rows: Arc<dyn Rows>,
+    rows: Arc<Version>,
     held: HashMap<Vec<u8>, Held<V>>,
     changed: usize,
     /// Why the rows could not be read: the view's fault, not the event's.
@@ -40,7 +41,7 @@ impl<K, V> fmt::Debug for ViewBatch<K, V> {
 }
 
 impl<K: Key, V: Serialize + DeserializeOwned> ViewBatch<K, V> {
-    pub(super) fn new(rows: Arc<dyn Rows>) -> Self {
+    pub(super) fn new(rows: Arc<Version>) -> Self {
         ViewBatch { rows, held: HashMap::new(), changed: 0, failure: None, key: PhantomData }
     }
 

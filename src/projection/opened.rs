@@ -12,6 +12,7 @@ use crate::log::reader::Reader;
 use crate::log::window::RANDOM;
 use crate::view::digest::Digest;
 use crate::view::folder::ViewFolder;
+use crate::view::levels::Levels;
 use crate::view::memory_rows::MemoryRows;
 use crate::view::meta::{META_KEY, ViewMeta};
 use crate::view::rows::Rows;
@@ -24,7 +25,7 @@ pub(crate) struct ViewHome {
     pub(crate) folder: Option<ViewFolder>,
     pub(crate) cache_bytes: u64,
     pub(crate) store_id: Uuid,
-    pub(crate) name: &'static str,
+    pub(crate) name: Arc<str>,
     pub(crate) generation: u32,
     /// Rows may start with what is left of the log.
     pub(crate) from_log_start: bool,
@@ -35,8 +36,7 @@ pub(crate) struct ViewHome {
 /// Rows that follow from the log up to their checkpoint.
 #[derive(Debug)]
 pub(super) struct OpenedRows {
-    pub(super) rows: Arc<dyn Rows>,
-    pub(super) meta: ViewMeta,
+    pub(super) levels: Levels,
     /// Why what was there was set aside.
     pub(super) rebuilt_because: Option<String>,
 }
@@ -63,7 +63,7 @@ impl ViewHome {
         };
         let reason = format!("{reason}; it is kept in {}", folder.set_aside(reason)?);
         tracing::warn!(
-            view = self.name,
+            view = &*self.name,
             generation = self.generation,
             reason,
             "a view is built anew from the log"
@@ -109,14 +109,14 @@ impl ViewHome {
         if self.verify {
             check_rows(&meta, rows.digest()?).map_err(unfit)?;
         }
-        Ok(OpenedRows { rows: Arc::new(rows), meta, rebuilt_because: None })
+        Ok(OpenedRows { levels: Levels::over(Arc::new(rows), meta), rebuilt_because: None })
     }
 
     fn check(&self, meta: &ViewMeta, catalog: &Arc<Catalog>) -> Result<(), String> {
         if meta.store_id != self.store_id {
             return Err(format!("it belongs to the store {}", meta.store_id));
         }
-        if (meta.name.as_str(), meta.generation) != (self.name, self.generation) {
+        if (meta.name.as_str(), meta.generation) != (&*self.name, self.generation) {
             return Err(format!("it is generation {} of {}", meta.generation, meta.name));
         }
         let last = catalog.watermark.get();
@@ -141,7 +141,7 @@ impl ViewHome {
     }
 
     fn fresh(&self, catalog: &Catalog, rows: Arc<dyn Rows>, rebuilt_because: Option<String>) -> OpenedRows {
-        OpenedRows { rows, meta: self.first_meta(catalog), rebuilt_because }
+        OpenedRows { levels: Levels::over(rows, self.first_meta(catalog)), rebuilt_because }
     }
 
     /// What rows say of themselves before there are any.
@@ -152,7 +152,7 @@ impl ViewHome {
         };
         ViewMeta {
             store_id: self.store_id,
-            name: self.name.to_owned(),
+            name: self.name.to_string(),
             generation: self.generation,
             checkpoint,
             fingerprint: 0,

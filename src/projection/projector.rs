@@ -17,8 +17,8 @@ use crate::error::{Error, ErrorKind};
 use crate::event::{Position, RecordedEvent};
 use crate::log::cursor::Cursor;
 use crate::view::folder::ViewNote;
-use crate::view::meta::{META_KEY, ViewMeta};
-use crate::view::rows::Rows;
+use crate::view::levels::Levels;
+use crate::view::meta::ViewMeta;
 use crate::view::state::{ProjectionState, ViewState};
 use crate::watermark::{TaskSlot, Waited};
 
@@ -87,7 +87,7 @@ impl Projector {
     pub(crate) fn durable_checkpoint(&self) -> Position {
         match (self.keeps_rows, self.from_log_start) {
             (true, _) => self.state.make_durable().unwrap_or_else(|error| {
-                tracing::warn!(view = self.state.name, %error, "a view is not known to be durable");
+                tracing::warn!(view = &*self.state.name, %error, "a view is not known to be durable");
                 Position::START
             }),
             (false, true) => self.state.checkpoint.get(),
@@ -108,7 +108,7 @@ impl Projector {
             thread.thread().unpark();
             // An `apply` that closes the store cannot wait for itself.
             if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
-                tracing::error!(view = self.state.name, "the projector's thread had panicked");
+                tracing::error!(view = &*self.state.name, "the projector's thread had panicked");
             }
         }
     }
@@ -116,7 +116,7 @@ impl Projector {
 
 /// The rows being written, and what they say of themselves.
 struct Current {
-    rows: Arc<dyn Rows>,
+    levels: Arc<Levels>,
     meta: ViewMeta,
 }
 
@@ -157,12 +157,14 @@ struct Run<P> {
 
 impl<P: Projection> Run<P> {
     fn serve(&mut self, opened: OpenedRows) -> Current {
-        let OpenedRows { rows, meta, rebuilt_because } = opened;
+        let OpenedRows { levels, rebuilt_because } = opened;
+        let meta = levels.version().meta().clone();
+        let levels = Arc::new(levels);
         if let Some(why) = rebuilt_because {
             self.state.set_rebuilt_because(why);
         }
-        self.state.set_rows(Some(rows.clone()), meta.checkpoint, meta.digest.rows);
-        Current { rows, meta }
+        self.state.set_rows(Some(levels.clone()), meta.checkpoint, meta.digest.rows);
+        Current { levels, meta }
     }
 
     fn follow(mut self, mut current: Current) {
@@ -216,7 +218,7 @@ impl<P: Projection> Run<P> {
         let mut cursor = self.cursor(current);
         let mut events_per_write = EVENTS_PER_WRITE;
         while current.meta.checkpoint < last && !self.stop.load(Ordering::Acquire) {
-            let mut batch = ViewBatch::new(current.rows.clone());
+            let mut batch = ViewBatch::new(current.levels.version());
             let mut at = current.place();
             let to = last.min(at.position.plus(events_per_write));
             let mut failed = None;
@@ -257,7 +259,7 @@ impl<P: Projection> Run<P> {
             return Ok(());
         }
         let mut cursor = self.cursor(current);
-        let mut batch = ViewBatch::new(current.rows.clone());
+        let mut batch = ViewBatch::new(current.levels.version());
         let mut at = current.place();
         while at.position < to {
             at = self.apply_next(&mut cursor, at.position.next(), &mut batch)?;
@@ -318,10 +320,9 @@ impl<P: Projection> Run<P> {
             ErrorKind::TooLarge { .. } | ErrorKind::Codec => Halt::Event(checkpoint, error),
             _ => Halt::View(error),
         };
-        let (mut changes, digest) = batch.finish(current.meta.digest).map_err(fail)?;
+        let (changes, digest) = batch.finish(current.meta.digest).map_err(fail)?;
         let meta = ViewMeta { checkpoint, digest, fingerprint, ..current.meta.clone() };
-        changes.push((META_KEY.to_vec(), Some(meta.encode())));
-        current.rows.write(&changes).map_err(fail)?;
+        current.levels.publish(changes, meta.clone()).map_err(fail)?;
         current.meta = meta;
         if checkpoint > self.furthest {
             (self.furthest, self.rebuilds) = (checkpoint, 0);
@@ -332,10 +333,10 @@ impl<P: Projection> Run<P> {
 
     /// After the rows failed: sets the view aside and starts anew, if that can help; `None` when stopped.
     fn renew(&mut self, current: Current, error: Error) -> Option<Current> {
-        let Current { rows, meta } = current;
+        let Current { levels, meta } = current;
         let next = meta.checkpoint.next();
         self.state.set_rows(None, Position::START, 0);
-        drop(rows);
+        drop(levels);
         if error.kind() != ErrorKind::View || self.rebuilds >= REBUILDS {
             self.halt(next, error);
             return None;
@@ -353,7 +354,7 @@ impl<P: Projection> Run<P> {
     }
 
     fn halt(&mut self, position: Position, cause: Error) {
-        tracing::error!(view = self.state.name, %position, %cause, "a projection stopped");
+        tracing::error!(view = &*self.state.name, %position, %cause, "a projection stopped");
         self.enter(ProjectionState::Stopped { position, cause });
     }
 
@@ -373,7 +374,7 @@ impl<P: Projection> Run<P> {
         if let Some(folder) = &self.home.folder
             && let Err(error) = folder.write_note(&ViewNote::new(&self.state.status(), closed))
         {
-            tracing::warn!(view = self.state.name, %error, "could not write the note about a view");
+            tracing::warn!(view = &*self.state.name, %error, "could not write the note about a view");
         }
     }
 
@@ -381,14 +382,14 @@ impl<P: Projection> Run<P> {
         if let Some(folder) = &self.home.folder
             && let Err(error) = folder.remove_earlier()
         {
-            tracing::warn!(view = self.state.name, %error, "could not remove earlier generations of a view");
+            tracing::warn!(view = &*self.state.name, %error, "could not remove earlier generations of a view");
         }
     }
 
     /// The store closes, or the projection stopped: what was written is made durable.
     fn finish(mut self, current: &Current) {
-        if let Err(error) = current.rows.make_durable() {
-            tracing::warn!(view = self.state.name, %error, "could not make a view durable; it will be rebuilt");
+        if let Err(error) = current.levels.make_durable() {
+            tracing::warn!(view = &*self.state.name, %error, "could not make a view durable; it will be rebuilt");
         }
         if self.stop.load(Ordering::Acquire) {
             self.write_note(true);

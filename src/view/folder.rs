@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -27,7 +28,7 @@ const LARGEST_NOTE: u64 = 64 << 10;
 #[derive(Clone, Debug)]
 pub(crate) struct ViewFolder {
     root: PathBuf,
-    name: &'static str,
+    name: Arc<str>,
     generation: u32,
 }
 
@@ -142,7 +143,7 @@ pub(crate) fn names(root: &Path) -> Result<Vec<String>, Error> {
 }
 
 impl ViewFolder {
-    pub(crate) fn new(root: &Path, name: &'static str, generation: u32) -> Self {
+    pub(crate) fn new(root: &Path, name: Arc<str>, generation: u32) -> Self {
         ViewFolder { root: root.to_owned(), name, generation }
     }
 
@@ -171,7 +172,7 @@ impl ViewFolder {
     }
 
     fn of_view(&self) -> PathBuf {
-        self.root.join(VIEWS_FOLDER).join(self.name)
+        self.root.join(VIEWS_FOLDER).join(&*self.name)
     }
 
     /// Moves the view to quarantine, where nothing of everfold's looks for it, with a file that says why; returns where

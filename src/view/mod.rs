@@ -12,6 +12,7 @@ mod directory;
 pub(crate) mod folder;
 pub(crate) mod handle;
 pub(crate) mod key;
+pub(crate) mod levels;
 pub(crate) mod memory_rows;
 pub(crate) mod meta;
 pub(crate) mod pieces;

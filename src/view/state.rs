@@ -7,8 +7,7 @@ use std::task::{Context, Poll};
 use std::thread::Thread;
 use std::time::Instant;
 
-use super::meta::{META_KEY, ViewMeta};
-use super::rows::Rows;
+use super::levels::{Levels, Version};
 use crate::error::{Error, ErrorKind};
 use crate::event::Position;
 use crate::log::catalog::{Catalog, closed};
@@ -80,13 +79,13 @@ pub struct ViewStatus {
 
 #[derive(Debug)]
 pub(crate) struct ViewState {
-    pub(crate) name: &'static str,
+    pub(crate) name: Arc<str>,
     pub(crate) generation: u32,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) checkpoint: Watermark,
     row_count: AtomicU64,
     /// None between the end of one set of rows and the start of the next, and after the store was closed.
-    rows: RwLock<Option<Arc<dyn Rows>>>,
+    levels: RwLock<Option<Arc<Levels>>>,
     condition: Mutex<Condition>,
     /// The store's list of all that were made anew.
     rebuilt: Arc<RebuiltViews>,
@@ -118,7 +117,7 @@ struct Condition {
 
 impl ViewState {
     pub(crate) fn new(
-        name: &'static str,
+        name: Arc<str>,
         generation: u32,
         catalog: Arc<Catalog>,
         rebuilt: Arc<RebuiltViews>,
@@ -129,7 +128,7 @@ impl ViewState {
             catalog,
             checkpoint: Watermark::default(),
             row_count: AtomicU64::new(0),
-            rows: RwLock::default(),
+            levels: RwLock::default(),
             condition: Mutex::new(Condition { state: ProjectionState::NeverRun, rebuilt_because: None }),
             rebuilt,
             damage: Mutex::default(),
@@ -138,26 +137,27 @@ impl ViewState {
     }
 
     /// Rows to read, as of their checkpoint.
-    pub(crate) fn rows(&self) -> Result<Arc<dyn Rows>, Error> {
-        let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner).clone();
-        rows.ok_or_else(|| match self.state() {
+    pub(crate) fn rows(&self) -> Result<Arc<Version>, Error> {
+        self.levels().map(|levels| levels.version())
+    }
+
+    fn levels(&self) -> Result<Arc<Levels>, Error> {
+        let levels = self.levels.read().unwrap_or_else(PoisonError::into_inner).clone();
+        levels.ok_or_else(|| match self.state() {
             ProjectionState::Stopped { position, cause } => self.stopped(position, &cause),
             _ if self.catalog.is_closed() => closed(),
             _ => Error::new(ErrorKind::View, format!("view {} is being set up anew; try again", self.name)),
         })
     }
 
-    /// Makes the rows durable. Returns their checkpoint, as they say themselves: others may be put in place meanwhile.
+    /// Makes the rows durable. Returns their checkpoint: others may be put in place meanwhile.
     pub(crate) fn make_durable(&self) -> Result<Position, Error> {
-        let rows = self.rows()?;
-        let meta = rows.get(&META_KEY)?.and_then(|bytes| ViewMeta::decode(&bytes));
-        rows.make_durable()?;
-        Ok(meta.map_or(Position::START, |meta| meta.checkpoint))
+        self.levels()?.make_durable()
     }
 
     /// A reader met an error: when it is the rows' fault, the projector makes them anew.
     pub(crate) fn met(&self, error: Error) -> Error {
-        let serving = self.rows.read().unwrap_or_else(PoisonError::into_inner).is_some();
+        let serving = self.levels.read().unwrap_or_else(PoisonError::into_inner).is_some();
         if serving && error.kind() == ErrorKind::View {
             self.damage.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.clone());
             if let Some(projector) = self.projector.get() {
@@ -178,16 +178,16 @@ impl ViewState {
     }
 
     /// Puts other rows in place, which are at this checkpoint.
-    pub(crate) fn set_rows(&self, rows: Option<Arc<dyn Rows>>, checkpoint: Position, count: u64) {
+    pub(crate) fn set_rows(&self, levels: Option<Arc<Levels>>, checkpoint: Position, count: u64) {
         drop(self.take_damage());
-        *self.rows.write().unwrap_or_else(PoisonError::into_inner) = rows;
+        *self.levels.write().unwrap_or_else(PoisonError::into_inner) = levels;
         self.row_count.store(count, Ordering::Release);
         self.checkpoint.reset(checkpoint);
     }
 
     /// The store is closed: wakes whoever waits, and lets go of the rows.
     pub(crate) fn release(&self) {
-        *self.rows.write().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.levels.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.checkpoint.end();
     }
 
@@ -214,7 +214,7 @@ impl ViewState {
     }
 
     pub(crate) fn set_rebuilt_because(&self, why: String) {
-        self.rebuilt.add(RebuiltView::new(self.name, self.generation, &why));
+        self.rebuilt.add(RebuiltView::new(&self.name, self.generation, &why));
         self.condition().rebuilt_because = Some(why);
     }
 
@@ -222,7 +222,7 @@ impl ViewState {
         let condition = self.condition();
         let checkpoint = self.checkpoint.get();
         ViewStatus {
-            name: self.name.to_owned(),
+            name: self.name.to_string(),
             generation: self.generation,
             state: condition.state.clone(),
             checkpoint,
