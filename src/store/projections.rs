@@ -87,6 +87,7 @@ impl Store {
             name: P::NAME.into(),
             generation: P::GENERATION,
             from_log_start: P::FROM_LOG_START,
+            memory_bytes: self.shared.view_memory_bytes,
             verify: self.shared.verify_views,
         };
         let state = Arc::new(ViewState::new(

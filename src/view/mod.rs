@@ -2,7 +2,7 @@
 //!
 //! [`key`] and [`prefix`] say how keys become bytes in their own order; [`rows`] is the seam to the key-value store,
 //! with [`sled_rows`] (the only file that names sled; [`pieces`] and [`directory`] serve it) and [`memory_rows`]
-//! behind it; [`meta`] is the row a view keeps about itself, with the [`digest`] of the others; [`state`] is shared by the projector and the typed
+//! behind it; [`levels`] keep what has changed above it; [`meta`] is what a view says of itself, with the [`digest`] of its rows; [`state`] is shared by the projector and the typed
 //! [`handle`]; [`folder`] is where views are on disk.
 
 #[cfg(test)]
