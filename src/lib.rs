@@ -3,6 +3,7 @@
 mod backup;
 mod batch;
 mod codec;
+mod decide;
 pub mod dump;
 mod error;
 mod event;
@@ -10,6 +11,7 @@ mod event;
 #[doc(hidden)]
 pub mod fuzzing;
 mod guard;
+pub mod kit;
 mod log;
 mod options;
 mod projection;
@@ -26,6 +28,7 @@ mod watermark;
 
 pub use backup::BackedUp;
 pub use batch::{Appended, Batch, Durability};
+pub use decide::{Boundary, CommandHandler, Decider, HandleError, Handled, Handling, Loaded, StateCache};
 pub use error::{AppendError, Corruption, Damage, Error, ErrorKind};
 pub use event::{Encoding, Event, MAX_NAME_BYTES, MAX_TAGS, Position, RecordedEvent, Version};
 pub use guard::{Conflict, Expected, Guard};
