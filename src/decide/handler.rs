@@ -216,7 +216,10 @@ impl<D: Decider> Handling<'_, D> {
                 Ok(appended) => return Ok(self.handled(loaded, events, appended, conflicts)),
                 Err(AppendError::Conflict(conflict)) => {
                     if conflicts == self.retries {
-                        return Err(HandleError::Conflict { conflict, conflicts: conflicts.saturating_add(1) });
+                        return Err(HandleError::Conflict {
+                            conflict,
+                            conflicts: conflicts.saturating_add(1),
+                        });
                     }
                     conflicts += 1;
                     // What was in the way may not be readable yet.

@@ -106,7 +106,9 @@ where
         let outcome = match handler.handle(self.boundary, &command) {
             Ok(handled) => Ok(handled),
             Err(HandleError::Rejected(rejection)) => Err(rejection),
-            Err(HandleError::Conflict { conflict, .. }) => fail(format_args!("{said}\nconflicts: {conflict}")),
+            Err(HandleError::Conflict { conflict, .. }) => {
+                fail(format_args!("{said}\nconflicts: {conflict}"))
+            }
             Err(HandleError::Indeterminate { error, .. } | HandleError::Failed(error)) => {
                 fail(format_args!("{said}\nfails: {error}"))
             }

@@ -129,7 +129,9 @@ impl<E: TypedEvent> Schema<E> {
             Encoding::Json => {
                 let mut json = serde_json::Deserializer::from_slice(&payload);
                 let value = OfCase::new(case).deserialize(&mut json);
-                value.and_then(|value| json.end().map(|()| value)).map_err(|e| self.unfit(event, case).because(e))
+                value
+                    .and_then(|value| json.end().map(|()| value))
+                    .map_err(|e| self.unfit(event, case).because(e))
             }
             Encoding::Bincode => codec::seed_from_slice(OfCase::new(case), &payload)
                 .map_err(|e| self.unfit(event, case).because(e)),
@@ -217,7 +219,10 @@ impl<E: TypedEvent> Schema<E> {
         let missing = match known {
             None => format!("{} has no case {name:?}", self.cases.set),
             Some(known) if known < version => {
-                format!("{} knows {name:?} up to schema version {known}: this program is too old", self.cases.set)
+                format!(
+                    "{} knows {name:?} up to schema version {known}: this program is too old",
+                    self.cases.set
+                )
             }
             Some(_) => format!("{} has no upcaster from {event_type:?}", self.cases.set),
         };
@@ -257,12 +262,17 @@ fn add(routes: &mut BTreeMap<String, Route>, name: &str, route: Route, cases: &C
             "{name:?} is a case of {}, and so has no upcaster and is not ignored",
             cases.set
         ))),
-        Some(_) => Err(Error::invalid(format!("there are two upcasters for {name:?}, or one and an `ignore`"))),
+        Some(_) => {
+            Err(Error::invalid(format!("there are two upcasters for {name:?}, or one and an `ignore`")))
+        }
     }
 }
 
 impl<E> fmt::Debug for Schema<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Schema").field("set", &self.cases.set).field("routes", &self.routes).finish_non_exhaustive()
+        f.debug_struct("Schema")
+            .field("set", &self.cases.set)
+            .field("routes", &self.routes)
+            .finish_non_exhaustive()
     }
 }

@@ -163,7 +163,11 @@ impl<F: SerializeStruct> SerializeStructVariant for Inside<F> {
     type Ok = F::Ok;
     type Error = F::Error;
 
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), F::Error> {
+    fn serialize_field<T: Serialize + ?Sized>(
+        &mut self,
+        key: &'static str,
+        value: &T,
+    ) -> Result<(), F::Error> {
         self.0.serialize_field(key, value)
     }
 

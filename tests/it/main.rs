@@ -9,6 +9,7 @@
 mod append;
 mod ask;
 mod backup;
+mod bank;
 mod block_on;
 #[cfg(feature = "cli")]
 mod cli;
@@ -18,6 +19,8 @@ mod cli_hostile;
 mod cli_query;
 mod crash;
 mod damage;
+mod decide;
+mod decide_cached;
 mod durability;
 #[cfg(unix)]
 mod faults;
@@ -30,6 +33,7 @@ mod guards;
 mod indexes;
 #[cfg(unix)]
 mod kill;
+mod kit;
 mod layers;
 mod ledger;
 mod model;
@@ -46,6 +50,7 @@ mod sealed;
 mod source;
 mod subscribe;
 mod tickets;
+mod typed;
 mod verdicts;
 mod view_cases;
 mod view_damage;
