@@ -22,7 +22,7 @@ use everfold::{
     TypedEvent, Upcasters, kit,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -88,11 +88,18 @@ impl TypedEvent for Account {
 
     /// Version 1 of `deposited` had whole euros.
     fn upcasters() -> Upcasters {
-        Upcasters::new().upcast("deposited", "deposited@2", |old: Value| {
-            let euros = old["euros"].as_u64().ok_or("there are no euros")?;
-            Ok(json!({ "account": old["account"], "cents": euros * 100 }))
+        Upcasters::new().upcast("deposited", "deposited@2", |old: DepositedEuros| {
+            let cents = old.euros.checked_mul(100).ok_or("more euros than there are")?;
+            Ok(json!({ "account": old.account, "cents": cents }))
         })
     }
+}
+
+/// `deposited` as it was in version 1.
+#[derive(Serialize, Deserialize)]
+struct DepositedEuros {
+    account: u32,
+    euros: u64,
 }
 
 fn tag(account: u32) -> String {
@@ -187,7 +194,7 @@ fn bank(directory: &Path) -> Outcome<()> {
         began.elapsed().as_millis()
     );
     for (account, balance) in &after {
-        println!("  account {account}: {:>8} (before: {})", euros(*balance), euros(before[account]));
+        println!("  account {account}: {:>10}", euros(*balance));
     }
     let (sum_before, sum_after) = (before.values().sum(), after.values().sum());
     println!("sum: {} (before: {})", euros(sum_after), euros(sum_before));
@@ -220,7 +227,7 @@ fn show_a_test() {
 /// Deposits as the first version of this program recorded them.
 fn open_accounts_as_long_ago(store: &Store) -> Outcome<()> {
     for account in 0..ACCOUNTS {
-        let payload = json!({ "account": account, "euros": OPENED_WITH_EUROS });
+        let payload = DepositedEuros { account, euros: OPENED_WITH_EUROS };
         let deposited = Event::json("deposited", &payload)?.tag(tag(account));
         store.append(&format!("account-{account}"), Expected::NoStream, [deposited])?;
     }

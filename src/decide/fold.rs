@@ -95,7 +95,7 @@ impl<D: Decider> Folding<'_, D> {
             Some(fold) => fold,
             None => {
                 self.cache.remove(&key);
-                self.from_start(log_start)?
+                self.anew(log_start)?
             }
         };
         if let Some(last) = fold.last.filter(|last| known != Some(*last)) {
@@ -124,7 +124,7 @@ impl<D: Decider> Folding<'_, D> {
         self.evolve(fold, events).map(Some)
     }
 
-    fn from_start(&self, log_start: Position) -> Result<Fold<D::State>, Error> {
+    fn anew(&self, log_start: Position) -> Result<Fold<D::State>, Error> {
         let (events, removed) = match &self.boundary.from {
             From::Stream => {
                 let stream = &self.boundary.stream;

@@ -70,7 +70,7 @@ impl Decider for Bank {
             Deposited { account, amount } => *balances.entry(*account).or_default() += amount,
             Withdrawn { account, amount } => {
                 let balance = balances.entry(*account).or_default();
-                *balance = balance.checked_sub(*amount).expect("nothing is overdrawn");
+                *balance = balance.checked_sub(*amount).unwrap();
             }
         }
     }

@@ -8,7 +8,7 @@ use everfold::{
 };
 use proptest::prelude::*;
 
-use crate::bank::{Balances, Bank, Deposit, NotEnough, Withdraw, bank, both, long, memory};
+use crate::bank::{Balances, Bank, Deposit, NotEnough, Withdraw, both, long, memory};
 use crate::ledger::small;
 
 #[test]

@@ -22,6 +22,7 @@ mod damage;
 mod decide;
 mod decide_cached;
 mod durability;
+mod event_types;
 #[cfg(unix)]
 mod faults;
 #[cfg(unix)]
