@@ -25,6 +25,22 @@ pub struct Handled<S, E> {
 }
 
 /// Why a command recorded nothing, or may not have. `R` is the decider's rejection.
+///
+/// ```
+/// use everfold::{AppendError, HandleError, Store};
+///
+/// /// Once the store is open again.
+/// fn settle<R>(store: &Store, error: HandleError<R>) -> Result<(), AppendError> {
+///     match error {
+///         // Recorded now, or before, but not twice.
+///         HandleError::Indeterminate { batch, .. } => store.append_batch(*batch).map(|_| ()),
+///         HandleError::Conflict { conflict, .. } => Err(conflict.into()),
+///         HandleError::Failed(error) => Err(error.into()),
+///         _ => Ok(()),
+///     }
+/// }
+/// # let _ = settle::<()>;
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandleError<R> {

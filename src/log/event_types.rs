@@ -49,6 +49,21 @@ pub struct SegmentTypes {
 }
 
 /// The types of the events in a log, with their counts: what [`Store::event_types`](crate::Store::event_types) gives.
+///
+/// ```
+/// use everfold::{Event, Expected, Position};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = everfold::Options::new().open_memory(&everfold::MemoryStorage::new())?;
+/// let sold = || Event::raw("sold", *b"hats");
+/// store.append("cart-7", Expected::Any, [sold(), Event::raw("paid", *b""), sold()])?;
+/// let types = store.event_types()?;
+/// let sold = types.get("sold").unwrap();
+/// assert_eq!((sold.count, sold.first, sold.last), (2, Position::new(1), Position::new(3)));
+/// assert!(types.get("returned").is_none());
+/// let [segment] = types.segments() else { panic!("there is one segment") };
+/// assert_eq!((segment.last, segment.types.len(), segment.read_whole), (Position::new(3), 2, false));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventTypes {
     segments: Vec<SegmentTypes>,

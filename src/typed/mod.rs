@@ -23,8 +23,7 @@ use write::{Fields, case_of};
 /// An enum of the events that belong together: each case is an event type.
 ///
 /// The type's name is the name that serde gives to the case, so `#[serde(rename = "…")]` says it, or `rename_all`. The
-/// payload is what is in the case: `{"owner":"jsmith"}` of `Opened { owner }`, `100` of `Deposited(100)`. (serde's
-/// `alias` names a type of the past that has the same payload.)
+/// payload is what is in the case: `{"owner":"jsmith"}` of `Opened { owner }`, `100` of `Deposited(100)`.
 ///
 /// When the payload of a type changes in a way that serde's `default` does not cover, the schema gets a new version, which
 /// is a part of the name: `deposited` is version 1, `deposited@2` version 2. The enum has the newest version only, and

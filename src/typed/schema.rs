@@ -147,7 +147,8 @@ impl<E: TypedEvent> Schema<E> {
     }
 
     /// The types that are read as cases with one of these names, whatever their schema versions: what a
-    /// [`Query`](crate::Query) asks for.
+    /// [`Query`](crate::Query) asks for. What serde calls an alias is a name of its own here; a type that is
+    /// [renamed](Upcasters::rename) belongs to its case.
     ///
     /// ```
     /// # use everfold::{Query, Schema, TypedEvent, Upcasters};

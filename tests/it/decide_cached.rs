@@ -89,7 +89,8 @@ enum Op {
     Load(u8),
     Retain(u64),
     Reopen,
-    CopyAndDiverge,
+    Copy,
+    GoBackToTheCopy,
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
@@ -100,7 +101,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         4 => (0..6u8).prop_map(Op::Load),
         1 => (0..100u64).prop_map(Op::Retain),
         1 => Just(Op::Reopen),
-        1 => Just(Op::CopyAndDiverge),
+        1 => Just(Op::Copy),
+        2 => Just(Op::GoBackToTheCopy),
     ];
     prop::collection::vec(op, 1..80)
 }
@@ -117,6 +119,7 @@ fn run(ops: Vec<Op>) {
     let mut storage = MemoryStorage::new();
     let cache = StateCache::new().max_states(4);
     let mut store = small().open_memory(&storage).unwrap();
+    let mut older = storage.crash(u64::MAX);
     for op in ops {
         let cached = store.decider_with_cache(Bank::default(), cache.clone()).unwrap();
         let plain = store.decider_with_cache(Bank::default(), StateCache::new().max_states(0)).unwrap();
@@ -168,8 +171,13 @@ fn run(ops: Vec<Op>) {
                 store.close().unwrap();
                 store = small().open_memory(&storage).unwrap();
             }
-            Op::CopyAndDiverge => {
-                storage = storage.crash(7);
+            Op::Copy => {
+                store.sync().unwrap();
+                older = storage.crash(u64::MAX);
+            }
+            // The events go on in another way from there.
+            Op::GoBackToTheCopy => {
+                storage = older.crash(u64::MAX);
                 store = small().open_memory(&storage).unwrap();
             }
         }
