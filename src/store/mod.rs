@@ -300,6 +300,10 @@ impl Store {
         self.shared.log.store_id()
     }
 
+    pub(crate) fn log(&self) -> &Log {
+        &self.shared.log
+    }
+
     /// Ends the projections, commits what was submitted, makes everything durable, marks the store as closed and gives its
     /// lock back. All clones of this handle, subscriptions and views are closed with it. Closing again tells how it ended.
     ///

@@ -9,6 +9,7 @@
 mod append;
 mod ask;
 mod backup;
+mod bank;
 mod block_on;
 #[cfg(feature = "cli")]
 mod cli;
@@ -18,7 +19,10 @@ mod cli_hostile;
 mod cli_query;
 mod crash;
 mod damage;
+mod decide;
+mod decide_cached;
 mod durability;
+mod event_types;
 #[cfg(unix)]
 mod faults;
 #[cfg(unix)]
@@ -30,6 +34,7 @@ mod guards;
 mod indexes;
 #[cfg(unix)]
 mod kill;
+mod kit;
 mod layers;
 mod ledger;
 mod model;
@@ -46,6 +51,7 @@ mod sealed;
 mod source;
 mod subscribe;
 mod tickets;
+mod typed;
 mod verdicts;
 mod view_cases;
 mod view_damage;
