@@ -6,6 +6,7 @@ mod codec;
 pub mod dump;
 mod error;
 mod event;
+pub mod fold;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -27,6 +28,7 @@ pub use backup::BackedUp;
 pub use batch::{Appended, Batch, Durability};
 pub use error::{AppendError, Corruption, Damage, Error, ErrorKind};
 pub use event::{Encoding, Event, MAX_NAME_BYTES, MAX_TAGS, Position, RecordedEvent, Version};
+pub use fold::Fold;
 pub use guard::{Conflict, Expected, Guard};
 pub use log::cursor::Cursor;
 pub use log::record::MAX_EVENT_BYTES;
