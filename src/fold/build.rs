@@ -22,7 +22,7 @@ use crate::view::key::Key;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Building {
     pub(crate) threads: usize,
-    /// It stops early when there are so many rows. Up to twice as many are in memory.
+    /// It stops early when there are so many rows. Up to twice as many are in memory, beside those of partials.
     pub(crate) most_rows: usize,
 }
 

@@ -101,13 +101,11 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Fold<K, S
         self.logic.merge(earlier, later)
     }
 
-    /// Takes an event into a view.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the projector does not run declared folds yet"))]
-    pub(crate) fn apply_to(
-        &self,
-        event: &RecordedEvent,
-        batch: &mut ViewBatch<K, S>,
-    ) -> Result<(), ApplyError> {
+    /// Takes an event into a view: for a [`Projection`](crate::Projection) that does this and something else.
+    ///
+    /// # Errors
+    /// When the fold fails on the event, or the view cannot be read. Pass it on with `?`.
+    pub fn apply_to(&self, event: &RecordedEvent, batch: &mut ViewBatch<K, S>) -> Result<(), ApplyError> {
         self.apply(event, &mut InView(batch))
     }
 }

@@ -125,7 +125,7 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Gather<'_
             from_log_start: self.fold.from_log_start,
             pieces,
             least: self.least_cut,
-            most: most_rows / pieces,
+            most: most_rows / pieces.saturating_mul(u64::try_from(WAVE).unwrap_or(1)),
         }
     }
 

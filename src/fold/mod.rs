@@ -67,6 +67,8 @@ mod decimal;
 mod declared;
 mod folding;
 mod gather;
+#[cfg(test)]
+mod gather_tests;
 mod partial;
 mod partial_files;
 mod pieces;

@@ -21,6 +21,7 @@ mod damage;
 mod durability;
 #[cfg(unix)]
 mod faults;
+mod folds;
 #[cfg(unix)]
 mod fork;
 #[cfg(feature = "fuzzing")]
