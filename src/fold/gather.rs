@@ -60,6 +60,12 @@ enum Halt {
     Stopped,
 }
 
+/// What pieces that end at these positions came to, to be put behind the rows there are: in one part.
+struct Job<'a, S> {
+    into: &'a mut Part<S>,
+    pieces: Vec<(Position, Part<S>)>,
+}
+
 /// As many threads as the machine runs at once.
 pub(super) fn all_threads() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get)
@@ -308,11 +314,14 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Gather<'_
     /// Puts what the pieces of a wave came to behind the rows there are.
     fn merge_wave(&self, rows: &mut Parts<S>, pieces: Vec<(Position, Parts<S>)>) -> Result<(), Halt> {
         let count: usize = pieces.iter().map(|(_, parts)| parts.len()).sum();
-        let mut jobs: Vec<(&mut Part<S>, Vec<(Position, Part<S>)>)> =
-            rows.parts.iter_mut().map(|part| (part, Vec::with_capacity(pieces.len()))).collect();
+        let mut jobs: Vec<Job<'_, S>> = rows
+            .parts
+            .iter_mut()
+            .map(|into| Job { into, pieces: Vec::with_capacity(pieces.len()) })
+            .collect();
         for (to, piece) in pieces {
             for (job, part) in jobs.iter_mut().zip(piece.parts) {
-                job.1.push((to, part));
+                job.pieces.push((to, part));
             }
         }
         let threads = if count < FEW_ROWS { 1 } else { jobs.len() };
@@ -320,7 +329,7 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Gather<'_
         on_threads(threads, || {
             loop {
                 let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).pop();
-                let Some((into, pieces)) = job else { return };
+                let Some(Job { into, pieces }) = job else { return };
                 for (to, part) in pieces {
                     if let Err(halt) = self.merge_part(into, part, to) {
                         *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(halt);
