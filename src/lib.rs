@@ -7,6 +7,7 @@ mod decide;
 pub mod dump;
 mod error;
 mod event;
+pub mod fold;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -31,6 +32,7 @@ pub use batch::{Appended, Batch, Durability};
 pub use decide::{Boundary, CommandHandler, Decider, HandleError, Handled, Handling, Loaded, StateCache};
 pub use error::{AppendError, Corruption, Damage, Error, ErrorKind};
 pub use event::{Encoding, Event, MAX_NAME_BYTES, MAX_TAGS, Position, RecordedEvent, Version};
+pub use fold::Fold;
 pub use guard::{Conflict, Expected, Guard};
 pub use log::cursor::Cursor;
 pub use log::event_types::{EventTypeCount, EventTypes, SegmentTypes};

@@ -1,5 +1,6 @@
 //! Opens, wires and closes: a log, the projectors that follow it, the handles on both.
 
+mod folds;
 mod projections;
 
 use std::path::Path;

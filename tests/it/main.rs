@@ -25,6 +25,7 @@ mod durability;
 mod event_types;
 #[cfg(unix)]
 mod faults;
+mod folds;
 #[cfg(unix)]
 mod fork;
 #[cfg(feature = "fuzzing")]
