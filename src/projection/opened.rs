@@ -12,6 +12,7 @@ use crate::log::reader::Reader;
 use crate::log::window::RANDOM;
 use crate::view::digest::Digest;
 use crate::view::folder::ViewFolder;
+use crate::view::layout::Layout;
 use crate::view::levels::Levels;
 use crate::view::memory_rows::MemoryRows;
 use crate::view::meta::{META_KEY, ViewMeta};
@@ -29,6 +30,8 @@ pub(crate) struct ViewHome {
     pub(crate) generation: u32,
     /// Rows may start with what is left of the log.
     pub(crate) from_log_start: bool,
+    /// The views and indexes that the rows are of.
+    pub(crate) layout: Arc<Layout>,
     /// Rows that are found are read, and held against their digest.
     pub(crate) verify: bool,
 }
@@ -45,7 +48,7 @@ impl ViewHome {
     /// Opens the rows. An error is the environment's: a full disk, a missing permission, a held lock.
     pub(super) fn open(&self, catalog: &Arc<Catalog>) -> Result<OpenedRows, Error> {
         let Some(folder) = &self.folder else {
-            return Ok(self.fresh(catalog, Arc::new(MemoryRows::new()), None));
+            return self.fresh_in_memory(catalog, None);
         };
         if !folder.exists() {
             return self.make(folder, catalog, None);
@@ -59,7 +62,7 @@ impl ViewHome {
     /// Sets aside what is there, and starts with no rows.
     pub(super) fn renew(&self, catalog: &Catalog, reason: &str) -> Result<OpenedRows, Error> {
         let Some(folder) = &self.folder else {
-            return Ok(self.fresh(catalog, Arc::new(MemoryRows::new()), Some(reason.to_owned())));
+            return self.fresh_in_memory(catalog, Some(reason.to_owned()));
         };
         let reason = format!("{reason}; it is kept in {}", folder.set_aside(reason)?);
         tracing::warn!(
@@ -82,7 +85,9 @@ impl ViewHome {
         folder.remove_unmade()?;
         let made =
             SledRows::open(folder.root(), &folder.unmade_in_root(), self.cache_bytes).and_then(|rows| {
-                rows.write(&[(META_KEY.to_vec(), Some(self.first_meta(catalog).encode()))])?;
+                let mut first = self.layout.first_rows().0;
+                first.push((META_KEY.to_vec(), Some(self.first_meta(catalog).encode())));
+                rows.write(&first)?;
                 rows.make_durable()
             });
         if let Err(error) = made {
@@ -106,6 +111,7 @@ impl ViewHome {
             unfit("what it says of itself does not verify, or is of another version's format".into())
         })?;
         self.check(&meta, catalog).map_err(unfit)?;
+        self.layout.check_rows(rows.get(&Layout::names_key())?.as_deref()).map_err(unfit)?;
         if self.verify {
             check_rows(&meta, rows.digest()?).map_err(unfit)?;
         }
@@ -140,6 +146,16 @@ impl ViewHome {
         }
     }
 
+    fn fresh_in_memory(
+        &self,
+        catalog: &Catalog,
+        rebuilt_because: Option<String>,
+    ) -> Result<OpenedRows, Error> {
+        let rows = MemoryRows::new();
+        rows.write(&self.layout.first_rows().0)?;
+        Ok(self.fresh(catalog, Arc::new(rows), rebuilt_because))
+    }
+
     fn fresh(&self, catalog: &Catalog, rows: Arc<dyn Rows>, rebuilt_because: Option<String>) -> OpenedRows {
         OpenedRows { levels: Levels::over(rows, self.first_meta(catalog)), rebuilt_because }
     }
@@ -156,7 +172,7 @@ impl ViewHome {
             generation: self.generation,
             checkpoint,
             fingerprint: 0,
-            digest: Digest::default(),
+            digest: self.layout.first_rows().1,
         }
     }
 }

@@ -39,6 +39,7 @@ struct Shared {
     log: Log,
     view_cache_bytes: u64,
     verify_views: bool,
+    change_buffer_bytes: usize,
     projectors: Mutex<Projectors>,
     rebuilt_views: Arc<RebuiltViews>,
     /// How closing ended, once it has.
@@ -78,6 +79,7 @@ impl Options {
             log: Log::open(storage, self)?,
             view_cache_bytes: self.view_cache_bytes,
             verify_views: self.verify_views,
+            change_buffer_bytes: self.change_buffer_bytes,
             projectors: Mutex::default(),
             rebuilt_views: Arc::default(),
             closed: Mutex::default(),
