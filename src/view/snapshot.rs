@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::index::{Index, Indexed};
 use super::key::{self, Key};
-use super::layout::Part;
+use super::layout::{Counts, Part};
 use super::levels::Version;
 use super::named::NamedView;
 use super::page::{Page, PageKey};
@@ -55,15 +55,15 @@ pub struct Snapshot<K, V> {
     pub(super) state: Arc<ViewState>,
     pub(super) version: Arc<Version>,
     pub(super) part: Part,
-    /// Not known, and not asked for, in the reads of a view itself.
-    len: u64,
+    /// How many rows each view has. Not known, and not asked for, in the reads of a view itself.
+    counts: Option<Arc<Counts>>,
     rows: PhantomData<fn() -> (K, V)>,
 }
 
 impl<K, V> Clone for Snapshot<K, V> {
     fn clone(&self) -> Self {
         let (state, version) = (self.state.clone(), self.version.clone());
-        Snapshot { state, version, part: self.part, len: self.len, rows: PhantomData }
+        Snapshot { state, version, part: self.part, counts: self.counts.clone(), rows: PhantomData }
     }
 }
 
@@ -80,12 +80,12 @@ impl<K, V> fmt::Debug for Snapshot<K, V> {
 impl<K, V> Snapshot<K, V> {
     /// The rows, without their number.
     pub(super) fn of_rows(state: Arc<ViewState>, version: Arc<Version>, part: Part) -> Self {
-        Snapshot { state, version, part, len: 0, rows: PhantomData }
+        Snapshot { state, version, part, counts: None, rows: PhantomData }
     }
 
     pub(super) fn counted(mut self) -> Result<Self, Error> {
         let counts = self.state.layout.counts(&self.version).map_err(|e| self.state.met(e))?;
-        self.len = counts.of(self.part);
+        self.counts = Some(Arc::new(counts));
         Ok(self)
     }
 
@@ -98,22 +98,23 @@ impl<K, V> Snapshot<K, V> {
     /// How many rows there are. Costs nothing.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.len
+        self.counts.as_ref().map_or(0, |counts| counts.of(self.part))
     }
 
     /// Whether there are no rows.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// Another view of the same projection, as of the same checkpoint.
     ///
     /// # Errors
-    /// `Invalid` when the projection does not declare it, and as [`get`](Snapshot::get).
+    /// `Invalid` when the projection does not declare it.
     pub fn of<N: NamedView>(&self) -> Result<Snapshot<N::Key, N::Value>, Error> {
         let part = self.state.layout.view(TypeId::of::<N>(), N::NAME)?;
-        Snapshot::of_rows(self.state.clone(), self.version.clone(), part).counted()
+        let rows = Snapshot::of_rows(self.state.clone(), self.version.clone(), part);
+        Ok(Snapshot { counts: self.counts.clone(), ..rows })
     }
 }
 

@@ -10,6 +10,7 @@ mod append;
 mod ask;
 mod backup;
 mod block_on;
+mod changes;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(all(feature = "cli", unix))]
@@ -49,6 +50,7 @@ mod tickets;
 mod verdicts;
 mod view_cases;
 mod view_damage;
+mod view_reads;
 mod views;
 #[cfg(unix)]
 mod views_refused;
