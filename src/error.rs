@@ -73,6 +73,11 @@ pub enum ErrorKind {
         /// The event that was not applied.
         position: Position,
     },
+    /// Who follows the changes of a view was too slow: the next ones are not kept any more.
+    Lagged {
+        /// The position to go on after: all that became of the rows up to it was given.
+        from: Position,
+    },
     /// The wait ended before what was waited for happened.
     TimedOut,
     /// A value could not be encoded or decoded.

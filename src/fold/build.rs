@@ -15,8 +15,9 @@ use super::gather::{Gather, Gathered, on_threads};
 use crate::error::{Error, ErrorKind};
 use crate::event::Position;
 use crate::log::catalog::Catalog;
-use crate::view::handle::{decode_value, encode_value, row_key};
 use crate::view::key::Key;
+use crate::view::layout::Part;
+use crate::view::value;
 
 /// How a view is built.
 #[derive(Clone, Copy, Debug)]
@@ -88,9 +89,10 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Fold<K, S
                 let part = todo.lock().unwrap_or_else(PoisonError::into_inner).pop();
                 let Some(part) = part else { return };
                 let encoded = part.into_iter().map(|(key, state)| {
-                    let mut row = row_key(&());
+                    let mut row = Vec::with_capacity(key.len() + 1);
+                    Part::OWN.start(&mut row);
                     row.extend_from_slice(&key);
-                    Ok((row, encode_value(&state)?))
+                    Ok((row, value::encode(&state)?))
                 });
                 let sorted = encoded.collect::<Result<Vec<Row>, Error>>().map(|mut rows| {
                     rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
@@ -113,11 +115,11 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Fold<K, S
     /// The value of a row when later events, folded apart, came to `later`.
     pub(crate) fn merge_row(&self, earlier: Option<&[u8]>, later: Vec<u8>) -> Result<Vec<u8>, Error> {
         let Some(earlier) = earlier else { return Ok(later) };
-        let mut state = decode_value(earlier)?;
-        self.merge(&mut state, decode_value(&later)?).map_err(|error| {
+        let mut state = value::decode(earlier)?;
+        self.merge(&mut state, value::decode(&later)?).map_err(|error| {
             let message = format!("the fold {:?} could not be put together: {error}", self.name());
             Error::new(ErrorKind::View, message)
         })?;
-        encode_value(&state)
+        value::encode(&state)
     }
 }

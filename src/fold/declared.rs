@@ -112,7 +112,7 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Fold<K, S
 
 struct InView<'a, K, S>(&'a mut ViewBatch<K, S>);
 
-impl<K: Key, S: Serialize + DeserializeOwned> Cells<K, S> for InView<'_, K, S> {
+impl<K: Key, S: Serialize + DeserializeOwned + Send + 'static> Cells<K, S> for InView<'_, K, S> {
     fn change(&mut self, key: K, change: &dyn Change<S>) -> Result<(), ApplyError> {
         let mut changed = Ok(());
         let updated = self.0.update(key, |row| match row {

@@ -16,8 +16,10 @@ use crate::event::{Event, Position};
 use crate::log::Log;
 use crate::options::{MIN_SEGMENT_BYTES, Options};
 use crate::storage::memory::MemoryStorage;
-use crate::view::handle::{decode_value, row_key};
+use crate::view::key::Key;
+use crate::view::layout::Part;
 use crate::view::rows::prefix_end;
+use crate::view::value;
 
 type Line = (String, u8);
 type State = (u64, i64, u8, u8, BTreeSet<u8>, TopK<u8, String>);
@@ -94,15 +96,24 @@ fn gather(
     let mut rows = BTreeMap::new();
     for (number, part) in gathered.rows.parts.into_iter().enumerate() {
         for (key, state) in part {
-            let before = rows.insert(<String as crate::view::key::Key>::decode(&mut &*key).unwrap(), state);
+            let before = rows.insert(String::decode(&mut &*key).unwrap(), state);
             assert_eq!(before, None, "a key is in one part, not also in {number}");
         }
     }
     rows
 }
 
+fn row_key(key: &impl Key) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    Part::OWN.start(&mut bytes);
+    key.encode(&mut bytes);
+    bytes
+}
+
 fn encoded(key: &str) -> Vec<u8> {
-    row_key(&key.to_owned())[1..].to_vec()
+    let mut bytes = Vec::new();
+    key.to_owned().encode(&mut bytes);
+    bytes
 }
 
 fn chosen(rows: &BTreeMap<String, State>, takes: impl Fn(&str) -> bool) -> BTreeMap<String, State> {
@@ -155,7 +166,7 @@ proptest! {
         let expected: BTreeMap<Vec<u8>, State> =
             model(&lines).into_iter().map(|(key, state)| (row_key(&key), state)).collect();
         let decoded = |rows: &BTreeMap<Vec<u8>, Vec<u8>>| -> BTreeMap<Vec<u8>, State> {
-            rows.iter().map(|(key, value)| (key.clone(), decode_value(value).unwrap())).collect()
+            rows.iter().map(|(key, value)| (key.clone(), value::decode(value).unwrap())).collect()
         };
         let built = build(Position::START, usize::MAX);
         prop_assert_eq!((built.to, built.rows.len()), (end, expected.len()));

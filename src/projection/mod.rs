@@ -1,8 +1,13 @@
 //! Projections: code that folds events into a view, and the thread that runs it.
 
+mod applying;
 mod batch;
+mod hashing;
 mod opened;
 mod projector;
+mod refold;
+mod table;
+mod views;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -10,9 +15,10 @@ use std::fmt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use batch::ViewBatch;
+pub use batch::{NamedBatch, ViewBatch};
 pub(crate) use opened::ViewHome;
 pub(crate) use projector::{Projector, Setting};
+pub use views::Views;
 
 use crate::event::RecordedEvent;
 use crate::view::key::Key;
@@ -56,6 +62,12 @@ pub trait Projection: Send + Sync + 'static {
     type Key: Key;
     /// What a row holds. Less than 1 MiB when encoded; a few KiB is what the key-value store likes.
     type Value: Serialize + DeserializeOwned + Send + 'static;
+
+    /// What it keeps besides its own view: [named views](crate::NamedView), and [indexes](crate::Index) on any of them.
+    /// None, if not said otherwise.
+    fn views() -> Views<Self::Key, Self::Value> {
+        Views::new()
+    }
 
     /// Takes one event into the view. Events it does not care about it leaves alone.
     ///

@@ -12,6 +12,7 @@ use crate::log::reader::Reader;
 use crate::log::window::RANDOM;
 use crate::view::digest::Digest;
 use crate::view::folder::ViewFolder;
+use crate::view::layout::Layout;
 use crate::view::levels::Levels;
 use crate::view::memory_rows::MemoryRows;
 use crate::view::meta::ViewMeta;
@@ -31,6 +32,8 @@ pub(crate) struct ViewHome {
     pub(crate) generation: u32,
     /// Rows may start with what is left of the log.
     pub(crate) from_log_start: bool,
+    /// The views and indexes that the rows are of.
+    pub(crate) layout: Arc<Layout>,
     /// Rows that are found are read, and held against their digest.
     pub(crate) verify: bool,
 }
@@ -47,7 +50,7 @@ impl ViewHome {
     /// Opens the rows. An error is the environment's: a full disk, a missing permission, a held lock.
     pub(super) fn open(&self, catalog: &Arc<Catalog>) -> Result<OpenedRows, Error> {
         let Some(folder) = &self.folder else {
-            return Ok(self.in_memory(catalog, None));
+            return self.in_memory(catalog, None);
         };
         if !folder.exists() {
             return self.make(folder, catalog, None);
@@ -61,7 +64,7 @@ impl ViewHome {
     /// Sets aside what is there, and starts with no rows.
     pub(super) fn renew(&self, catalog: &Catalog, reason: &str) -> Result<OpenedRows, Error> {
         let Some(folder) = &self.folder else {
-            return Ok(self.in_memory(catalog, Some(reason.to_owned())));
+            return self.in_memory(catalog, Some(reason.to_owned()));
         };
         let reason = format!("{reason}; it is kept in {}", folder.set_aside(reason)?);
         tracing::warn!(
@@ -85,7 +88,7 @@ impl ViewHome {
         let made =
             SledRows::open(folder.root(), &folder.unmade_in_root(), self.cache_bytes).and_then(|rows| {
                 let rows: Arc<dyn Rows> = Arc::new(rows);
-                Levels::create(&rows, &self.first_meta(catalog))
+                Levels::create(&rows, &self.layout.first_rows().0, &self.first_meta(catalog))
             });
         if let Err(error) = made {
             // What stays is removed by the next attempt.
@@ -101,6 +104,7 @@ impl ViewHome {
         let unfit = |why: String| Error::new(ErrorKind::View, why);
         let version = levels.version();
         self.check(version.meta(), catalog).map_err(unfit)?;
+        self.layout.check_rows(version.get(&Layout::names_key())?.as_deref()).map_err(unfit)?;
         if self.verify {
             check_rows(version.meta(), version.digest()?).map_err(unfit)?;
         }
@@ -140,9 +144,10 @@ impl ViewHome {
         }
     }
 
-    fn in_memory(&self, catalog: &Catalog, rebuilt_because: Option<String>) -> OpenedRows {
-        let (rows, meta) = (Arc::new(MemoryRows::new()), self.first_meta(catalog));
-        OpenedRows { levels: Levels::in_memory(rows, meta, self.memory_bytes), rebuilt_because }
+    fn in_memory(&self, catalog: &Catalog, rebuilt_because: Option<String>) -> Result<OpenedRows, Error> {
+        let (rows, meta): (Arc<dyn Rows>, _) = (Arc::new(MemoryRows::new()), self.first_meta(catalog));
+        Levels::create(&rows, &self.layout.first_rows().0, &meta)?;
+        Ok(OpenedRows { levels: Levels::in_memory(rows, meta, self.memory_bytes), rebuilt_because })
     }
 
     /// What rows say of themselves before there are any.
@@ -157,7 +162,7 @@ impl ViewHome {
             generation: self.generation,
             checkpoint,
             fingerprint: 0,
-            digest: Digest::default(),
+            digest: self.layout.first_rows().1,
         }
     }
 }

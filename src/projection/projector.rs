@@ -3,7 +3,6 @@
 //! It is the only one who writes the view's rows. Each write holds the rows that some events changed and the
 //! checkpoint after them, so that whatever crashes, each event has its effect exactly once.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -11,12 +10,16 @@ use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use super::Projection;
-use super::batch::ViewBatch;
+use super::applying::apply;
+use super::batch::{Finished, ViewBatch};
 use super::opened::{OpenedRows, ViewHome};
+use super::refold::Source;
+use super::views::Views;
 use crate::error::{Error, ErrorKind};
-use crate::event::{Position, RecordedEvent};
+use crate::event::Position;
 use crate::log::cursor::Cursor;
 use crate::view::folder::ViewNote;
+use crate::view::layout::Part;
 use crate::view::levels::Levels;
 use crate::view::meta::ViewMeta;
 use crate::view::state::{ProjectionState, ViewState};
@@ -51,12 +54,24 @@ pub(crate) struct Projector {
 
 impl Projector {
     /// Opens the view and starts the thread. The view can be read from then on, as of its checkpoint.
-    pub(crate) fn start<P: Projection>(projection: P, setting: Setting) -> Result<Self, Error> {
+    pub(crate) fn start<P: Projection>(
+        projection: P,
+        views: Arc<Views<P::Key, P::Value>>,
+        setting: Setting,
+    ) -> Result<Self, Error> {
         let Setting { home, state } = setting;
+        let projection = Arc::new(projection);
         let stop = Arc::new(AtomicBool::new(false));
         let opened = home.open(&state.catalog)?;
+        let catalog = state.catalog.clone();
+        state.set_refolder(Arc::new(Source {
+            projection: projection.clone(),
+            views: views.clone(),
+            catalog,
+        }));
         let mut run = Run {
             projection,
+            views,
             home,
             state: state.clone(),
             stop: stop.clone(),
@@ -143,8 +158,9 @@ enum Halt {
     View(Error),
 }
 
-struct Run<P> {
-    projection: P,
+struct Run<P: Projection> {
+    projection: Arc<P>,
+    views: Arc<Views<P::Key, P::Value>>,
     home: ViewHome,
     state: Arc<ViewState>,
     stop: Arc<AtomicBool>,
@@ -163,7 +179,9 @@ impl<P: Projection> Run<P> {
         if let Some(why) = rebuilt_because {
             self.state.set_rebuilt_because(why);
         }
-        self.state.set_rows(Some(levels.clone()), meta.checkpoint, meta.digest.rows);
+        let counts = self.state.layout.counts(&levels.version());
+        let rows = counts.map_or(0, |counts| counts.of(Part::OWN));
+        self.state.set_rows(Some(levels.clone()), meta.checkpoint, rows);
         Current { levels, meta }
     }
 
@@ -218,7 +236,7 @@ impl<P: Projection> Run<P> {
         let mut cursor = self.cursor(current);
         let mut events_per_write = EVENTS_PER_WRITE;
         while current.meta.checkpoint < last && !self.stop.load(Ordering::Acquire) {
-            let mut batch = ViewBatch::new(current.levels.version());
+            let mut batch = self.batch(current);
             let mut at = current.place();
             let to = last.min(at.position.plus(events_per_write));
             let mut failed = None;
@@ -249,6 +267,11 @@ impl<P: Projection> Run<P> {
         Ok(())
     }
 
+    fn batch(&self, current: &Current) -> ViewBatch<P::Key, P::Value> {
+        let told = self.state.feed.begin(current.meta.checkpoint);
+        ViewBatch::new(current.levels.version(), &self.views).telling(told)
+    }
+
     fn cursor(&self, current: &Current) -> Cursor {
         Cursor::forward(self.state.catalog.clone(), current.meta.checkpoint)
     }
@@ -259,7 +282,7 @@ impl<P: Projection> Run<P> {
             return Ok(());
         }
         let mut cursor = self.cursor(current);
-        let mut batch = ViewBatch::new(current.levels.version());
+        let mut batch = self.batch(current);
         let mut at = current.place();
         while at.position < to {
             at = self.apply_next(&mut cursor, at.position.next(), &mut batch)?;
@@ -282,27 +305,14 @@ impl<P: Projection> Run<P> {
                 return Err(Halt::Log(position, error));
             }
         };
-        let applied = self.apply(&event, batch);
+        let applied = apply(&*self.projection, &event, batch);
         // Also when `apply` made nothing of it: what it went on with were not the rows.
         match (applied, batch.failure()) {
             (_, Some(failure)) => Err(Halt::View(failure)),
             (Err(cause), None) => Err(Halt::Event(position, cause)),
-            (Ok(()), None) => Ok(Applied { position, fingerprint: event.fingerprint() }),
-        }
-    }
-
-    fn apply(&self, event: &RecordedEvent, batch: &mut ViewBatch<P::Key, P::Value>) -> Result<(), Error> {
-        let failed = |what: &str, why: &str| {
-            let (kind, event_type) = (ErrorKind::Stopped { position: event.position() }, event.event_type());
-            Error::new(kind, format!("apply {what} on {event_type:?} of stream {:?}: {why}", event.stream()))
-        };
-        match catch_unwind(AssertUnwindSafe(|| self.projection.apply(event, batch))) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(failed("failed", &error.to_string())),
-            Err(panic) => {
-                let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-                let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-                Err(failed("panicked", text.as_deref().unwrap_or("with something that is not text")))
+            (Ok(()), None) => {
+                batch.end_event(position);
+                Ok(Applied { position, fingerprint: event.fingerprint() })
             }
         }
     }
@@ -317,17 +327,20 @@ impl<P: Projection> Run<P> {
         let Applied { position: checkpoint, fingerprint } = at;
         let fail = |error: Error| match error.kind() {
             // A row too large or that does not serialise is the fold's fault, at some event of the batch.
-            ErrorKind::TooLarge { .. } | ErrorKind::Codec => Halt::Event(checkpoint, error),
+            ErrorKind::TooLarge { .. } | ErrorKind::Codec | ErrorKind::Invalid => {
+                Halt::Event(checkpoint, error)
+            }
             _ => Halt::View(error),
         };
-        let (changes, digest) = batch.finish(current.meta.digest).map_err(fail)?;
+        let Finished { changes, digest, rows, told } = batch.finish(current.meta.digest).map_err(fail)?;
         let meta = ViewMeta { checkpoint, digest, fingerprint, ..current.meta.clone() };
         current.levels.publish(&changes, meta.clone()).map_err(fail)?;
         current.meta = meta;
         if checkpoint > self.furthest {
             (self.furthest, self.rebuilds) = (checkpoint, 0);
         }
-        self.state.advance(checkpoint, digest.rows);
+        self.state.feed.publish(told, checkpoint);
+        self.state.advance(checkpoint, rows);
         Ok(())
     }
 

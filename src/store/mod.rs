@@ -41,6 +41,7 @@ struct Shared {
     view_cache_bytes: u64,
     view_memory_bytes: usize,
     verify_views: bool,
+    change_buffer_bytes: usize,
     projectors: Mutex<Projectors>,
     rebuilt_views: Arc<RebuiltViews>,
     /// How closing ended, once it has.
@@ -81,6 +82,7 @@ impl Options {
             view_cache_bytes: self.view_cache_bytes,
             view_memory_bytes: self.view_memory_bytes,
             verify_views: self.verify_views,
+            change_buffer_bytes: self.change_buffer_bytes,
             projectors: Mutex::default(),
             rebuilt_views: Arc::default(),
             closed: Mutex::default(),

@@ -12,6 +12,7 @@ use crate::log::read_only;
 use crate::log::retaining::Needed;
 use crate::projection::{Projection, Projector, Setting, ViewHome};
 use crate::retention::{KeptBy, Retained, Retention};
+use crate::view::feed::Feed;
 use crate::view::folder::{self, ViewFolder, check_name};
 use crate::view::handle::View;
 use crate::view::state::{ViewState, ViewStatus};
@@ -79,6 +80,7 @@ impl Store {
             }
             None => {}
         }
+        let views = P::views().checked()?;
         let catalog = self.shared.log.catalog.clone();
         let home = ViewHome {
             folder: catalog.storage.root().map(|root| ViewFolder::new(root, P::NAME.into(), P::GENERATION)),
@@ -88,6 +90,7 @@ impl Store {
             generation: P::GENERATION,
             from_log_start: P::FROM_LOG_START,
             memory_bytes: self.shared.view_memory_bytes,
+            layout: views.layout().clone(),
             verify: self.shared.verify_views,
         };
         let state = Arc::new(ViewState::new(
@@ -95,8 +98,10 @@ impl Store {
             P::GENERATION,
             catalog,
             self.shared.rebuilt_views.clone(),
+            views.layout().clone(),
+            Feed::new(self.shared.change_buffer_bytes),
         ));
-        let projector = Projector::start(projection, Setting { home, state: state.clone() })?;
+        let projector = Projector::start(projection, views, Setting { home, state: state.clone() })?;
         let registered = Registered { kind, generation: P::GENERATION, projector };
         projectors.by_name.insert(P::NAME.into(), registered);
         Ok(View::new(state))

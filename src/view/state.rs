@@ -5,13 +5,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::thread::Thread;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
+use super::feed::Feed;
+use super::layout::Layout;
 use super::levels::{Levels, Version};
+use super::refold::Refolder;
 use crate::error::{Error, ErrorKind};
 use crate::event::Position;
 use crate::log::catalog::{Catalog, closed};
+use crate::log::reader::Reader;
 use crate::log::report::RebuiltView;
+use crate::log::window::RANDOM;
 use crate::watermark::{TaskSlot, Waited, Watermark};
 
 /// What a projection is doing.
@@ -71,6 +76,8 @@ pub struct ViewStatus {
     pub checkpoint: Position,
     /// How many events it is behind the log.
     pub lag: u64,
+    /// How old the oldest event is that was not applied yet; zero when there is none, or it cannot be read.
+    pub lag_time: Duration,
     /// How many rows the view has.
     pub rows: u64,
     /// Why the view that was found on disk was set aside and is made anew, if it was.
@@ -83,6 +90,12 @@ pub(crate) struct ViewState {
     pub(crate) generation: u32,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) checkpoint: Watermark,
+    /// The views and indexes there are.
+    pub(crate) layout: Arc<Layout>,
+    /// What the last events changed, for those who follow.
+    pub(crate) feed: Feed,
+    /// Folds the log once more for them; none after the store was closed.
+    refolder: Mutex<Option<Arc<dyn Refolder>>>,
     row_count: AtomicU64,
     /// None between the end of one set of rows and the start of the next, and after the store was closed.
     levels: RwLock<Option<Arc<Levels>>>,
@@ -121,12 +134,17 @@ impl ViewState {
         generation: u32,
         catalog: Arc<Catalog>,
         rebuilt: Arc<RebuiltViews>,
+        layout: Arc<Layout>,
+        feed: Feed,
     ) -> Self {
         ViewState {
             name,
             generation,
             catalog,
             checkpoint: Watermark::default(),
+            layout,
+            feed,
+            refolder: Mutex::default(),
             row_count: AtomicU64::new(0),
             levels: RwLock::default(),
             condition: Mutex::new(Condition { state: ProjectionState::NeverRun, rebuilt_because: None }),
@@ -183,11 +201,21 @@ impl ViewState {
         *self.levels.write().unwrap_or_else(PoisonError::into_inner) = levels;
         self.row_count.store(count, Ordering::Release);
         self.checkpoint.reset(checkpoint);
+        self.feed.restart(checkpoint);
+    }
+
+    pub(crate) fn set_refolder(&self, refolder: Arc<dyn Refolder>) {
+        *self.refolder.lock().unwrap_or_else(PoisonError::into_inner) = Some(refolder);
+    }
+
+    pub(crate) fn refolder(&self) -> Option<Arc<dyn Refolder>> {
+        self.refolder.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The store is closed: wakes whoever waits, and lets go of the rows.
     pub(crate) fn release(&self) {
         *self.levels.write().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.refolder.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.checkpoint.end();
     }
 
@@ -219,17 +247,28 @@ impl ViewState {
     }
 
     pub(crate) fn status(&self) -> ViewStatus {
-        let condition = self.condition();
         let checkpoint = self.checkpoint.get();
+        let lag_time = self.lag_time(checkpoint);
+        let condition = self.condition();
         ViewStatus {
             name: self.name.to_string(),
             generation: self.generation,
             state: condition.state.clone(),
             checkpoint,
             lag: self.catalog.watermark.get().get().saturating_sub(checkpoint.get()),
+            lag_time,
             rows: self.row_count(),
             rebuilt_because: condition.rebuilt_because.clone(),
         }
+    }
+
+    fn lag_time(&self, checkpoint: Position) -> Duration {
+        if checkpoint >= self.catalog.watermark.get() {
+            return Duration::ZERO;
+        }
+        let next = Reader::new(self.catalog.clone(), RANDOM).event(checkpoint.next()).ok();
+        let age = next.and_then(|event| SystemTime::now().duration_since(event.recorded_at()).ok());
+        age.unwrap_or_default()
     }
 
     pub(crate) fn wait_for(&self, position: Position, deadline: Option<Instant>) -> Result<(), Error> {

@@ -11,6 +11,7 @@ mod ask;
 mod backup;
 mod bank;
 mod block_on;
+mod changes;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(all(feature = "cli", unix))]
@@ -56,6 +57,7 @@ mod typed;
 mod verdicts;
 mod view_cases;
 mod view_damage;
+mod view_reads;
 mod views;
 #[cfg(unix)]
 mod views_refused;

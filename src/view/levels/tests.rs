@@ -156,7 +156,7 @@ impl Life {
     fn new() -> Self {
         let (stored, dir) = (Arc::new(Lossy::default()), tempfile::tempdir().unwrap());
         let rows: Arc<dyn Rows> = stored.clone();
-        Levels::create(&rows, &meta(0, Digest::default())).unwrap();
+        Levels::create(&rows, &[], &meta(0, Digest::default())).unwrap();
         let levels = Some(Levels::open(stored.clone(), dir.path(), LIMIT).unwrap());
         Life { stored, dir, levels, models: vec![Model::new()], kept: vec![], durable: 0 }
     }
