@@ -21,6 +21,7 @@ mod damage;
 mod durability;
 #[cfg(unix)]
 mod faults;
+mod fold_declared;
 mod folds;
 #[cfg(unix)]
 mod fork;
