@@ -323,7 +323,7 @@ fn an_operation_that_fails_keeps_nothing_from_being_answered_and_poisons_nothing
             let storage = first.crash(u64::MAX);
             let store = options().open_memory(&storage).unwrap();
             let at = storage.operations() + n;
-            storage.fail_at(at, fault.clone());
+            storage.fail_at(at, fault);
             answers_right(&store, &format!("operation {n} fails"));
             let ended = storage.operations() < at;
             storage.clear_faults();
