@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use everfold::fold::{Accumulator, AccumulatorError, Decimal, TopK, count, distinct, last, sum, top};
+use everfold::fold::{AccumulatorError, count, distinct};
 use everfold::{
-    ApplyError, Batch, Durability, ErrorKind, Event, Expected, Fold, MIN_SEGMENT_BYTES, MemoryStorage,
+    ApplyError, Batch, Durability, ErrorKind, Event, Expected, Fault, Fold, MIN_SEGMENT_BYTES, MemoryStorage,
     Options, Position, Projection, RecordedEvent, Retention, Store, ViewBatch,
 };
 use serde::{Deserialize, Serialize};
@@ -51,7 +52,11 @@ const EVENTS: u64 = 250;
 
 /// Purchases in many segments, with another event now and then.
 fn fill(store: &Store) {
-    for n in 1..=EVENTS {
+    fill_to(store, EVENTS);
+}
+
+fn fill_to(store: &Store, events: u64) {
+    for n in 1..=events {
         let event = match n % 10 {
             0 => Event::raw("opened", *b"the shop"),
             _ => Event::json("purchased", &purchase(n)).unwrap(),
@@ -265,6 +270,73 @@ fn what_is_kept_outlives_the_events() {
     assert_eq!(store.fold(&sold()).rows().unwrap(), expected(EVENTS));
 }
 
+/// A store in memory that was closed with so many events, as often as it is wanted.
+fn image(events: u64) -> MemoryStorage {
+    let storage = MemoryStorage::seeded(1);
+    let store = options().open_memory(&storage).unwrap();
+    fill_to(&store, events);
+    store.close().unwrap();
+    storage
+}
+
+const FEW: u64 = 70;
+
+#[track_caller]
+fn answers_right(store: &Store, what: &str) {
+    for to in [FEW, FEW / 2] {
+        let rows = store.fold(&sold()).as_of(Position::new(to)).threads(1).rows();
+        assert_eq!(rows.unwrap(), expected(to), "{what}, as of {to}");
+    }
+}
+
+#[test]
+fn a_loss_of_power_at_any_operation_changes_no_answer_and_what_is_kept_is_durable() {
+    let first = image(FEW);
+    for n in 1.. {
+        let storage = first.crash(u64::MAX);
+        let store = options().open_memory(&storage).unwrap();
+        let at = storage.operations() + n;
+        [0, n, u64::MAX].into_iter().for_each(|seed| storage.crash_at(at, seed));
+        answers_right(&store, "before");
+        let ended = storage.operations() < at;
+        for outage in storage.outages() {
+            let what = format!("operation {n}, seed {}", outage.seed);
+            answers_right(&options().open_memory(&outage.left).unwrap(), &what);
+        }
+        if ended {
+            let is_kept = |name: &String| name.starts_with("folds/");
+            let kept =
+                |storage: &MemoryStorage| storage.files().into_iter().filter(is_kept).collect::<Vec<_>>();
+            assert!(n > 12 && kept(&storage).len() > 1, "{n}");
+            assert_eq!(kept(&storage.crash(0)), kept(&storage));
+            return;
+        }
+    }
+}
+
+#[test]
+fn an_operation_that_fails_keeps_nothing_from_being_answered_and_poisons_nothing() {
+    let first = image(FEW);
+    for fault in [Fault::once(io::ErrorKind::Other).short(), Fault::from_then_on(io::ErrorKind::StorageFull)]
+    {
+        for n in 1.. {
+            let storage = first.crash(u64::MAX);
+            let store = options().open_memory(&storage).unwrap();
+            let at = storage.operations() + n;
+            storage.fail_at(at, fault);
+            answers_right(&store, &format!("operation {n} fails"));
+            let ended = storage.operations() < at;
+            storage.clear_faults();
+            answers_right(&store, &format!("operation {n} has failed"));
+            store.append("shop", Expected::Any, [Event::raw("opened", *b"again")]).unwrap();
+            if ended {
+                assert!(n > 12, "{n}");
+                break;
+            }
+        }
+    }
+}
+
 #[test]
 fn a_fold_that_fails_names_the_event_that_the_serial_fold_fails_at() {
     let store = options().open_memory(&MemoryStorage::new()).unwrap();
@@ -329,34 +401,6 @@ fn what_can_never_be_answered_is_refused() {
 }
 
 #[test]
-fn a_fold_sees_what_it_is_declared_to_see() {
-    #[derive(Serialize, Deserialize)]
-    struct Payment {
-        lines: Vec<(String, Decimal<2>)>,
-    }
-    let store = options().open_memory(&MemoryStorage::new()).unwrap();
-    for lines in [r#"[["hats", "12.50"], ["pants", "20"]]"#, r#"[["hats", "0.05"], ["hats", 3]]"#, "[]"] {
-        let payment: Payment = serde_json::from_str(&format!("{{\"lines\": {lines}}}")).unwrap();
-        append(&store, Event::json("paid", &payment).unwrap());
-    }
-    append(&store, Event::json("refunded", &"no payment").unwrap());
-    store.sync().unwrap();
-    let paid = || Fold::new("paid", 1).types(["paid"]).map(|event| Ok(event.decode::<Payment>()?.lines));
-    let totals = paid().key_by(|line| line.0.clone()).sum(|line| line.1);
-    let totals = store.fold(&totals).rows().unwrap();
-    assert_eq!(totals["hats"].to_string(), "15.55");
-    assert_eq!(totals["pants"].to_string(), "20.00");
-    let average = paid().filter(|line| line.1 > Decimal::default()).key_by(|_| ()).average(|line| line.1);
-    assert_eq!(store.fold(&average).get(&()).unwrap().unwrap().value().to_string(), "8.89");
-    let dearest = paid().key_by(|_| ()).top(2, |line| (line.1, line.0.clone()));
-    let TopK { entries } = store.fold(&dearest).get(&()).unwrap().unwrap();
-    assert_eq!(entries.iter().map(|entry| entry.1.as_str()).collect::<Vec<_>>(), ["pants", "hats"]);
-    append(&store, Event::raw("paid", *br#"{"lines": [["hats", 12.5]]}"#));
-    store.sync().unwrap();
-    assert!(store.fold(&paid().key_by(|_| ()).count()).rows().is_err(), "a float is no exact amount");
-}
-
-#[test]
 fn a_projection_may_be_a_declared_fold() {
     struct Sold(Fold<Cell, i64>);
     impl Projection for Sold {
@@ -378,61 +422,4 @@ fn a_projection_may_be_a_declared_fold() {
     let at = store.append("shop", Expected::Any, [wrong]).unwrap().position;
     let error = view.wait_for(at, Duration::MAX).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Stopped { position: at });
-}
-
-#[test]
-fn an_accumulator_of_ones_own_works_like_the_others() {
-    /// The longest run of equal values, with what is needed at both ends to put two halves together.
-    struct LongestRun;
-
-    #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-    struct Run {
-        first: (u8, u64),
-        last: (u8, u64),
-        longest: u64,
-        len: u64,
-    }
-
-    impl Accumulator<u8> for LongestRun {
-        type State = Run;
-
-        fn start(&self, value: &u8) -> Result<Run, ApplyError> {
-            Ok(Run { first: (*value, 1), last: (*value, 1), longest: 1, len: 1 })
-        }
-
-        fn add(&self, state: &mut Run, value: &u8) -> Result<(), ApplyError> {
-            let one = self.start(value)?;
-            self.merge(state, one)
-        }
-
-        fn merge(&self, earlier: &mut Run, later: Run) -> Result<(), ApplyError> {
-            let joined = if earlier.last.0 == later.first.0 { earlier.last.1 + later.first.1 } else { 0 };
-            let one_run = |run: &Run| run.first.1 == run.len;
-            let (whole, later_whole) = (one_run(earlier) && joined > 0, one_run(&later) && joined > 0);
-            earlier.longest = earlier.longest.max(later.longest).max(joined);
-            earlier.first.1 = if whole { joined } else { earlier.first.1 };
-            earlier.last = if later_whole { (later.last.0, joined) } else { later.last };
-            earlier.len += later.len;
-            Ok(())
-        }
-    }
-
-    let store = options().open_memory(&MemoryStorage::new()).unwrap();
-    let values: Vec<u8> = (0..400u32).map(|n| u8::from(n * n % 97 < 60)).collect();
-    for value in &values {
-        append(&store, Event::bincode("value", value).unwrap());
-    }
-    store.sync().unwrap();
-    let fold = Fold::new("runs", 1).decode::<u8>().key_by(|_| ()).accumulate((
-        LongestRun,
-        last(|value: &u8| *value),
-        sum(|value: &u8| *value),
-        top(1, |value: &u8| (*value, ())),
-    ));
-    for to in 1..=values.len() {
-        let runs = values[..to].chunk_by(|a, b| a == b).map(<[u8]>::len).max().unwrap();
-        let position = Position::new(u64::try_from(to).unwrap());
-        let (run, last, ..) = store.fold(&fold).as_of(position).threads(2).get(&()).unwrap().unwrap();
-        assert_eq!((run.longest, last), (u64::try_from(runs).unwrap(), values[to - 1]));
-    }
 }

@@ -26,6 +26,7 @@ mod durability;
 mod event_types;
 #[cfg(unix)]
 mod faults;
+mod fold_declared;
 mod folds;
 #[cfg(unix)]
 mod fork;
