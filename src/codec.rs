@@ -3,7 +3,10 @@
 //! Always with a limit (without one a damaged length makes bincode allocate until the process aborts), always
 //! comparing what was consumed with what was there (bincode ignores what follows a value).
 
+use std::marker::PhantomData;
+
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
+use serde::de::DeserializeSeed;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind};
@@ -27,7 +30,15 @@ pub(crate) fn append<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Res
 }
 
 pub(crate) fn from_slice<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Error> {
-    let (value, consumed) = bincode::serde::borrow_decode_from_slice(bytes, CONFIG).map_err(|e| {
+    seed_from_slice(PhantomData, bytes)
+}
+
+/// The value that a seed makes of the bytes.
+pub(crate) fn seed_from_slice<'a, S: DeserializeSeed<'a>>(
+    seed: S,
+    bytes: &'a [u8],
+) -> Result<S::Value, Error> {
+    let (value, consumed) = bincode::serde::seed_decode_from_slice(seed, bytes, CONFIG).map_err(|e| {
         Error::new(ErrorKind::Codec, "the bytes are not the expected bincode value").because(e)
     })?;
     if consumed != bytes.len() {

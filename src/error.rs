@@ -82,6 +82,13 @@ pub enum ErrorKind {
     TimedOut,
     /// A value could not be encoded or decoded.
     Codec,
+    /// An event was to be read as a typed event, and no case and no upcaster is for its type or schema version.
+    UnknownEventType {
+        /// The type, with its schema version.
+        event_type: String,
+        /// The event.
+        position: Position,
+    },
     /// The key-value store under a view failed.
     View,
 }

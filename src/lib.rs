@@ -3,13 +3,16 @@
 mod backup;
 mod batch;
 mod codec;
+mod decide;
 pub mod dump;
 mod error;
 mod event;
+pub mod fold;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod guard;
+pub mod kit;
 mod log;
 mod options;
 mod projection;
@@ -20,15 +23,19 @@ mod storage;
 mod store;
 mod subscription;
 mod sync;
+mod typed;
 mod view;
 mod watermark;
 
 pub use backup::BackedUp;
 pub use batch::{Appended, Batch, Durability};
+pub use decide::{Boundary, CommandHandler, Decider, HandleError, Handled, Handling, Loaded, StateCache};
 pub use error::{AppendError, Corruption, Damage, Error, ErrorKind};
 pub use event::{Encoding, Event, MAX_NAME_BYTES, MAX_TAGS, Position, RecordedEvent, Version};
+pub use fold::Fold;
 pub use guard::{Conflict, Expected, Guard};
 pub use log::cursor::Cursor;
+pub use log::event_types::{EventTypeCount, EventTypes, SegmentTypes};
 pub use log::record::MAX_EVENT_BYTES;
 pub use log::recovery::Removed;
 pub use log::report::{RebuiltView, RecoveryReport};
@@ -41,6 +48,7 @@ pub use retention::{KeptBy, Retained, Retention};
 pub use storage::memory::{Fault, MemoryStorage, Outage};
 pub use store::{Store, restore};
 pub use subscription::{EventStream, Subscription};
+pub use typed::{Schema, TypedEvent, Upcasters, schema_version};
 pub use uuid::Uuid;
 pub use view::changes::{Change, ChangeStream, Changes};
 pub use view::folder::ViewNote;

@@ -15,7 +15,7 @@ use crate::view::folder::ViewFolder;
 use crate::view::layout::Layout;
 use crate::view::levels::Levels;
 use crate::view::memory_rows::MemoryRows;
-use crate::view::meta::{META_KEY, ViewMeta};
+use crate::view::meta::ViewMeta;
 use crate::view::rows::Rows;
 use crate::view::sled_rows::SledRows;
 
@@ -25,6 +25,8 @@ pub(crate) struct ViewHome {
     /// None: in memory, gone with the store's handle.
     pub(crate) folder: Option<ViewFolder>,
     pub(crate) cache_bytes: u64,
+    /// For rows that are not in the key-value store yet.
+    pub(crate) memory_bytes: usize,
     pub(crate) store_id: Uuid,
     pub(crate) name: Arc<str>,
     pub(crate) generation: u32,
@@ -48,7 +50,7 @@ impl ViewHome {
     /// Opens the rows. An error is the environment's: a full disk, a missing permission, a held lock.
     pub(super) fn open(&self, catalog: &Arc<Catalog>) -> Result<OpenedRows, Error> {
         let Some(folder) = &self.folder else {
-            return self.fresh_in_memory(catalog, None);
+            return self.in_memory(catalog, None);
         };
         if !folder.exists() {
             return self.make(folder, catalog, None);
@@ -62,7 +64,7 @@ impl ViewHome {
     /// Sets aside what is there, and starts with no rows.
     pub(super) fn renew(&self, catalog: &Catalog, reason: &str) -> Result<OpenedRows, Error> {
         let Some(folder) = &self.folder else {
-            return self.fresh_in_memory(catalog, Some(reason.to_owned()));
+            return self.in_memory(catalog, Some(reason.to_owned()));
         };
         let reason = format!("{reason}; it is kept in {}", folder.set_aside(reason)?);
         tracing::warn!(
@@ -85,10 +87,8 @@ impl ViewHome {
         folder.remove_unmade()?;
         let made =
             SledRows::open(folder.root(), &folder.unmade_in_root(), self.cache_bytes).and_then(|rows| {
-                let mut first = self.layout.first_rows().0;
-                first.push((META_KEY.to_vec(), Some(self.first_meta(catalog).encode())));
-                rows.write(&first)?;
-                rows.make_durable()
+                let rows: Arc<dyn Rows> = Arc::new(rows);
+                Levels::create(&rows, &self.first_meta(catalog))
             });
         if let Err(error) = made {
             // What stays is removed by the next attempt.
@@ -96,26 +96,28 @@ impl ViewHome {
             return Err(error);
         }
         folder.name_made()?;
-        let rows = SledRows::open(folder.root(), &folder.in_root(), self.cache_bytes)?;
-        Ok(self.fresh(catalog, Arc::new(rows), rebuilt_because))
+        let levels = self.open_levels(folder)?;
+        self.lay_out(&levels, catalog)?;
+        Ok(OpenedRows { levels, rebuilt_because })
     }
 
     fn open_found(&self, folder: &ViewFolder, catalog: &Arc<Catalog>) -> Result<OpenedRows, Error> {
-        let rows = SledRows::open(folder.root(), &folder.in_root(), self.cache_bytes)?;
+        let levels = self.open_levels(folder)?;
         let unfit = |why: String| Error::new(ErrorKind::View, why);
-        let Some(bytes) = rows.get(&META_KEY)? else {
-            // What sled cannot read it may take for an empty store.
-            return Err(unfit("its files do not hold what they should".into()));
-        };
-        let meta = ViewMeta::decode(&bytes).ok_or_else(|| {
-            unfit("what it says of itself does not verify, or is of another version's format".into())
-        })?;
-        self.check(&meta, catalog).map_err(unfit)?;
-        self.layout.check_rows(rows.get(&Layout::names_key())?.as_deref()).map_err(unfit)?;
+        let version = levels.version();
+        self.check(version.meta(), catalog).map_err(unfit)?;
         if self.verify {
-            check_rows(&meta, rows.digest()?).map_err(unfit)?;
+            check_rows(version.meta(), version.digest()?).map_err(unfit)?;
         }
-        Ok(OpenedRows { levels: Levels::over(Arc::new(rows), meta), rebuilt_because: None })
+        self.lay_out(&levels, catalog)?;
+        let names = levels.version().get(&Layout::names_key())?;
+        self.layout.check_rows(names.as_deref()).map_err(unfit)?;
+        Ok(OpenedRows { levels, rebuilt_because: None })
+    }
+
+    fn open_levels(&self, folder: &ViewFolder) -> Result<Levels, Error> {
+        let rows = SledRows::open(folder.root(), &folder.in_root(), self.cache_bytes)?;
+        Levels::open(Arc::new(rows), &folder.path(), self.memory_bytes)
     }
 
     fn check(&self, meta: &ViewMeta, catalog: &Arc<Catalog>) -> Result<(), String> {
@@ -146,18 +148,21 @@ impl ViewHome {
         }
     }
 
-    fn fresh_in_memory(
-        &self,
-        catalog: &Catalog,
-        rebuilt_because: Option<String>,
-    ) -> Result<OpenedRows, Error> {
-        let rows = MemoryRows::new();
-        rows.write(&self.layout.first_rows().0)?;
-        Ok(self.fresh(catalog, Arc::new(rows), rebuilt_because))
+    fn in_memory(&self, catalog: &Catalog, rebuilt_because: Option<String>) -> Result<OpenedRows, Error> {
+        let (rows, meta) = (Arc::new(MemoryRows::new()), self.first_meta(catalog));
+        let levels = Levels::in_memory(rows, meta, self.memory_bytes);
+        self.lay_out(&levels, catalog)?;
+        Ok(OpenedRows { levels, rebuilt_because })
     }
 
-    fn fresh(&self, catalog: &Catalog, rows: Arc<dyn Rows>, rebuilt_because: Option<String>) -> OpenedRows {
-        OpenedRows { levels: Levels::over(rows, self.first_meta(catalog)), rebuilt_because }
+    /// Before any other row come those that say which views and indexes there are.
+    fn lay_out(&self, levels: &Levels, catalog: &Catalog) -> Result<(), Error> {
+        let first = self.first_meta(catalog);
+        if self.layout.is_plain() || *levels.version().meta() != first {
+            return Ok(());
+        }
+        let (rows, digest) = self.layout.first_rows();
+        levels.publish(&rows, ViewMeta { digest, ..first })
     }
 
     /// What rows say of themselves before there are any.
@@ -172,7 +177,7 @@ impl ViewHome {
             generation: self.generation,
             checkpoint,
             fingerprint: 0,
-            digest: self.layout.first_rows().1,
+            digest: Digest::default(),
         }
     }
 }

@@ -334,7 +334,7 @@ impl<P: Projection> Run<P> {
         };
         let Finished { changes, digest, rows, told } = batch.finish(current.meta.digest).map_err(fail)?;
         let meta = ViewMeta { checkpoint, digest, fingerprint, ..current.meta.clone() };
-        current.levels.publish(changes, meta.clone()).map_err(fail)?;
+        current.levels.publish(&changes, meta.clone()).map_err(fail)?;
         current.meta = meta;
         if checkpoint > self.furthest {
             (self.furthest, self.rebuilds) = (checkpoint, 0);

@@ -53,7 +53,7 @@ fn no_rows() -> Arc<Version> {
         fingerprint: 0,
         digest: Digest::default(),
     };
-    Levels::over(Arc::new(MemoryRows::new()), meta).version()
+    Levels::in_memory(Arc::new(MemoryRows::new()), meta, usize::MAX).version()
 }
 
 struct Fold<P: Projection> {

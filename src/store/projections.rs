@@ -89,6 +89,7 @@ impl Store {
             name: P::NAME.into(),
             generation: P::GENERATION,
             from_log_start: P::FROM_LOG_START,
+            memory_bytes: self.shared.view_memory_bytes,
             layout: views.layout().clone(),
             verify: self.shared.verify_views,
         };

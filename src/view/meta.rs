@@ -1,7 +1,7 @@
 //! What a view says of itself, in a row that is written together with the others. A pure codec.
 //!
 //! ```text
-//!  0 format u8 (2)   1 zero (7)   8 store id (16)   24 checkpoint u64   32 rows u64   40 generation u32
+//!  0 format u8 (3)   1 zero (7)   8 store id (16)   24 checkpoint u64   32 rows u64   40 generation u32
 //! 44 fingerprint u32: the checksum of the event at the checkpoint   48 sum of the rows' hashes u128
 //! 64 name length u16   66 name …   crc u32 of all before
 //! ```
@@ -15,7 +15,7 @@ use crate::view::digest::Digest;
 /// The key of the row, before those of all others.
 pub(crate) const META_KEY: [u8; 1] = [0];
 
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 const NAME: usize = 66;
 
 #[derive(Clone, Debug, PartialEq, Eq)]

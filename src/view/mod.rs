@@ -3,9 +3,10 @@
 //! [`key`], [`time_key`] and [`prefix`] say how keys become bytes in their own order, [`layout`] where the rows of several
 //! views of one projection lie among each other; [`rows`] is the seam to the key-value store,
 //! with [`sled_rows`] (the only file that names sled; [`pieces`] and [`directory`] serve it) and [`memory_rows`]
-//! behind it; [`meta`] is the row a view keeps about itself, with the [`digest`] of the others; [`state`] is shared by the projector and the typed
-//! [`handle`]; a [`snapshot`] is what is read of it, an [`index`] and a [`page`] are ways to do so; [`changes`] tell what
-//! becomes of it, from the [`feed`] of the projector or by a [`refold`]; [`folder`] is where views are on disk.
+//! behind it; [`levels`] keep what has changed above it; [`meta`] is what a view says of itself, with the [`digest`] of its
+//! rows; [`state`] is shared by the projector and the typed [`handle`]; a [`snapshot`] is what is read of it, an [`index`]
+//! and a [`page`] are ways to do so; [`changes`] tell what becomes of it, from the [`feed`] of the projector or by a
+//! [`refold`]; [`folder`] is where views are on disk.
 
 pub(crate) mod changes;
 #[cfg(test)]

@@ -9,6 +9,7 @@
 mod append;
 mod ask;
 mod backup;
+mod bank;
 mod block_on;
 mod changes;
 #[cfg(feature = "cli")]
@@ -19,9 +20,13 @@ mod cli_hostile;
 mod cli_query;
 mod crash;
 mod damage;
+mod decide;
+mod decide_cached;
 mod durability;
+mod event_types;
 #[cfg(unix)]
 mod faults;
+mod folds;
 #[cfg(unix)]
 mod fork;
 #[cfg(feature = "fuzzing")]
@@ -31,6 +36,7 @@ mod guards;
 mod indexes;
 #[cfg(unix)]
 mod kill;
+mod kit;
 mod layers;
 mod ledger;
 mod model;
@@ -47,6 +53,7 @@ mod sealed;
 mod source;
 mod subscribe;
 mod tickets;
+mod typed;
 mod verdicts;
 mod view_cases;
 mod view_damage;
