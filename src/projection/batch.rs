@@ -53,29 +53,7 @@ impl<K, V> fmt::Debug for ViewBatch<K, V> {
     }
 }
 
-impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> ViewBatch<K, V> {
-    pub(super) fn new(rows: Arc<Version>, views: &Arc<Views<K, V>>) -> Self {
-        let mut named = Vec::new();
-        named.resize_with(views.layout().named_views(), || None);
-        let (own, views) = (views.own_table(), views.clone());
-        ViewBatch { base: Base { rows, failure: None }, views, own, named, told: None, telling: false }
-    }
-
-    /// What each event changes is noted, and put there, if there is where.
-    pub(super) fn telling(mut self, told: Option<Recent>) -> Self {
-        if told.is_some() {
-            self.tell();
-        }
-        self.told = told;
-        self
-    }
-
-    /// What each event changes is noted.
-    pub(super) fn tell(&mut self) {
-        self.telling = true;
-        self.tables().for_each(AnyTable::tell);
-    }
-
+impl<K: Key, V: Serialize + DeserializeOwned> ViewBatch<K, V> {
     /// The value of a key.
     ///
     /// # Errors
@@ -100,6 +78,30 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> ViewBatch<K, V> {
     /// As [`get`](ViewBatch::get).
     pub fn update(&mut self, key: K, change: impl FnOnce(Option<V>) -> Option<V>) -> Result<(), ApplyError> {
         self.own.update(&mut self.base, &key, change)
+    }
+}
+
+impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> ViewBatch<K, V> {
+    pub(super) fn new(rows: Arc<Version>, views: &Arc<Views<K, V>>) -> Self {
+        let mut named = Vec::new();
+        named.resize_with(views.layout().named_views(), || None);
+        let (own, views) = (views.own_table(), views.clone());
+        ViewBatch { base: Base { rows, failure: None }, views, own, named, told: None, telling: false }
+    }
+
+    /// What each event changes is noted, and put there, if there is where.
+    pub(super) fn telling(mut self, told: Option<Recent>) -> Self {
+        if told.is_some() {
+            self.tell();
+        }
+        self.told = told;
+        self
+    }
+
+    /// What each event changes is noted.
+    pub(super) fn tell(&mut self) {
+        self.telling = true;
+        self.tables().for_each(AnyTable::tell);
     }
 
     /// Another view of the projection, to be changed together with its own.

@@ -227,7 +227,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> View<K, V> {
     ///
     /// # Errors
     /// As any read.
-    pub fn follow(&self) -> Result<(Snapshot<K, V>, Changes<K, V>), Error> {
+    pub fn follow(&self) -> Result<Followed<K, V>, Error> {
         let (version, changes) = Changes::from_now(self.state.clone(), self.part)?;
         let snapshot = Snapshot::of_rows(self.state.clone(), version, self.part).counted()?;
         Ok((snapshot, changes))
@@ -327,6 +327,9 @@ impl<K: Key, V: Serialize + DeserializeOwned> View<K, V> {
         Ok((rows.checkpoint() >= position).then_some(rows))
     }
 }
+
+/// A view as it is, and what becomes of it.
+type Followed<K, V> = (Snapshot<K, V>, Changes<K, V>);
 
 struct WaitFor {
     state: Arc<ViewState>,

@@ -1,7 +1,6 @@
 //! Where the rows of the views of one projection lie in the one key space they share, and which views those are. Pure.
 //!
 //! ```text
-//! 00                  the row about the view: see `meta`
 //! 00 01               the names of the other views and of the indexes, in order    (where there are any)
 //! 00 02               how many rows each of the views has, as u64 LE, its own first (where there are any)
 //! 01 key              the rows of the projection's own view
@@ -18,6 +17,7 @@
 use std::any::TypeId;
 
 use super::digest::{Digest, RowHash};
+use super::key::Key;
 use super::levels::Version;
 use super::rows::Change;
 use crate::error::{Error, ErrorKind};
@@ -56,6 +56,14 @@ impl Part {
             0 => key.push(OWN),
             number => key.extend_from_slice(&[NAMED, number]),
         }
+    }
+
+    /// The key of a row, with its first bytes.
+    pub(crate) fn row_key<K: Key>(self, key: &K) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.start(&mut bytes);
+        key.encode(&mut bytes);
+        bytes
     }
 
     /// A row's key without its first bytes.

@@ -125,7 +125,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> Snapshot<K, V> {
     /// [`View`](crate::ErrorKind::View) when the key-value store failed, [`Codec`](crate::ErrorKind::Codec) when the row is
     /// not a `V`, [`Closed`](crate::ErrorKind::Closed) after the store was closed.
     pub fn get(&self, key: &K) -> Result<Option<V>, Error> {
-        let value = self.version.get(&self.row_key(key)).map_err(|e| self.state.met(e))?;
+        let value = self.version.get(&self.part.row_key(key)).map_err(|e| self.state.met(e))?;
         value.map(|bytes| value::decode(&bytes)).transpose()
     }
 
@@ -142,7 +142,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> Snapshot<K, V> {
     /// # Errors
     /// As [`get`](Snapshot::get).
     pub fn contains_key(&self, key: &K) -> Result<bool, Error> {
-        self.version.contains(&self.row_key(key)).map_err(|e| self.state.met(e))
+        self.version.contains(&self.part.row_key(key)).map_err(|e| self.state.met(e))
     }
 
     /// The row with the least key.
@@ -236,20 +236,14 @@ impl<K: Key, V: Serialize + DeserializeOwned> Snapshot<K, V> {
         bytes
     }
 
-    fn row_key(&self, key: &K) -> Vec<u8> {
-        let mut bytes = self.start();
-        key.encode(&mut bytes);
-        bytes
-    }
-
     fn bounds(&self, range: &impl RangeBounds<K>) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
         let from = match range.start_bound() {
             Bound::Unbounded => Bound::Included(self.start()),
-            bound => bound.map(|key| self.row_key(key)),
+            bound => bound.map(|key| self.part.row_key(key)),
         };
         let to = match range.end_bound() {
             Bound::Unbounded => prefix_end(&self.start()),
-            bound => bound.map(|key| self.row_key(key)),
+            bound => bound.map(|key| self.part.row_key(key)),
         };
         (from, to)
     }
