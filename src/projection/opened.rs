@@ -16,6 +16,7 @@ use crate::view::levels::Levels;
 use crate::view::memory_rows::MemoryRows;
 use crate::view::meta::{META_KEY, ViewMeta};
 use crate::view::rows::Rows;
+use crate::view::set_aside::Beside;
 use crate::view::sled_rows::SledRows;
 
 /// Where the rows of a view are, and whose they are.
@@ -37,6 +38,8 @@ pub(crate) struct ViewHome {
 #[derive(Debug)]
 pub(super) struct OpenedRows {
     pub(super) levels: Levels,
+    /// The rows beside those of the view.
+    pub(super) beside: Beside,
     /// Why what was there was set aside.
     pub(super) rebuilt_because: Option<String>,
 }
@@ -47,6 +50,9 @@ impl ViewHome {
         let Some(folder) = &self.folder else {
             return Ok(self.fresh(catalog, Arc::new(MemoryRows::new()), None));
         };
+        if let Err(error) = folder.remove_others() {
+            tracing::warn!(view = &*self.name, %error, "could not remove what is left of rows of a view");
+        }
         if !folder.exists() {
             return self.make(folder, catalog, None);
         }
@@ -54,6 +60,42 @@ impl ViewHome {
             Err(error) if error.kind() == ErrorKind::View => self.renew(catalog, &error.to_string()),
             opened => opened,
         }
+    }
+
+    /// The rows of the highest earlier generation that there is on disk, if they can be served, and the generation.
+    pub(super) fn open_earlier(&self, catalog: &Arc<Catalog>) -> Option<(u32, OpenedRows)> {
+        let open = || {
+            let Some(folder) = self.folder.as_ref().map(ViewFolder::earlier).transpose()?.flatten() else {
+                return Ok(None);
+            };
+            let generation = folder.generation();
+            // They are served as they are, wherever the log starts.
+            let home = ViewHome { generation, from_log_start: false, folder: None, ..self.clone() };
+            home.open_found(&folder, catalog).map(|opened| Some((generation, opened)))
+        };
+        open().unwrap_or_else(|error: Error| {
+            tracing::warn!(view = &*self.name, %error, "the rows of an earlier generation cannot be served");
+            None
+        })
+    }
+
+    /// Where the same generation is built anew beside these rows, and the rows to start with.
+    pub(super) fn beside(&self, catalog: &Arc<Catalog>) -> Result<(ViewHome, OpenedRows), Error> {
+        let folder = self.folder.as_ref().map(ViewFolder::next);
+        let home = ViewHome { folder, ..self.clone() };
+        if let Some(folder) = &home.folder {
+            folder.remove()?;
+        }
+        let opened = match &home.folder {
+            Some(folder) => home.make(folder, catalog, None)?,
+            None => home.fresh(catalog, Arc::new(MemoryRows::new()), None),
+        };
+        Ok((home, opened))
+    }
+
+    /// Rows in memory, to hold others against.
+    pub(super) fn in_memory(&self, catalog: &Catalog) -> OpenedRows {
+        self.fresh(catalog, Arc::new(MemoryRows::new()), None)
     }
 
     /// Sets aside what is there, and starts with no rows.
@@ -109,7 +151,9 @@ impl ViewHome {
         if self.verify {
             check_rows(&meta, rows.digest()?).map_err(unfit)?;
         }
-        Ok(OpenedRows { levels: Levels::over(Arc::new(rows), meta), rebuilt_because: None })
+        let levels = Levels::over(Arc::new(rows), meta);
+        let beside = Beside::count(&*levels.version())?;
+        Ok(OpenedRows { levels, beside, rebuilt_because: None })
     }
 
     fn check(&self, meta: &ViewMeta, catalog: &Arc<Catalog>) -> Result<(), String> {
@@ -141,7 +185,8 @@ impl ViewHome {
     }
 
     fn fresh(&self, catalog: &Catalog, rows: Arc<dyn Rows>, rebuilt_because: Option<String>) -> OpenedRows {
-        OpenedRows { levels: Levels::over(rows, self.first_meta(catalog)), rebuilt_because }
+        let levels = Levels::over(rows, self.first_meta(catalog));
+        OpenedRows { levels, beside: Beside::default(), rebuilt_because }
     }
 
     /// What rows say of themselves before there are any.

@@ -23,7 +23,7 @@ use crate::event::Position;
 use crate::watermark::TaskSlot;
 
 /// In front of every row's key; the row about the view itself has the key `[0]` ([`META_KEY`](super::meta::META_KEY)).
-const ROW: u8 = 1;
+pub(super) const ROW: u8 = 1;
 /// In front of every value: which codec wrote it.
 const VALUE_FORMAT: u8 = 1;
 
@@ -54,7 +54,7 @@ pub(crate) fn decode_value<V: DeserializeOwned>(bytes: &[u8]) -> Result<V, Error
 /// An iterator that runs while batches are written may see some rows from before and some from after one.
 /// Cheap to clone.
 pub struct View<K, V> {
-    state: Arc<ViewState>,
+    pub(super) state: Arc<ViewState>,
     types: PhantomData<fn() -> (K, V)>,
 }
 
