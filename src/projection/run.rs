@@ -189,10 +189,10 @@ impl<R: Runs> Run<R> {
             self.enter(ProjectionState::Rebuilding);
         }
         let within = if self.next.is_some() { WRITE_EVERY_BESIDE } else { WRITE_EVERY };
-        let own = match &mut self.own {
-            Some(own) => own.turn(last, within)?,
-            None => Turn::Idle,
-        };
+        let own = self.own.as_mut().map_or(Ok(Turn::Idle), |own| own.turn(last, within));
+        // Also when an event failed: those before it were applied.
+        self.tell();
+        let own = own?;
         self.show(own);
         let beside = self.turn_beside(last);
         self.make_durable()?;
@@ -208,10 +208,10 @@ impl<R: Runs> Run<R> {
         self.own.as_ref().is_some_and(|own| own.trouble.is_some())
     }
 
-    /// Says what the rows are at after a turn.
-    fn show(&mut self, turn: Turn) {
+    /// Says how far the rows are.
+    fn tell(&mut self) {
         let Some(own) = &self.own else { return };
-        let (checkpoint, trouble) = (own.checkpoint(), own.trouble.clone());
+        let checkpoint = own.checkpoint();
         if checkpoint > self.furthest {
             (self.furthest, self.rebuilds) = (checkpoint, 0);
         }
@@ -219,7 +219,11 @@ impl<R: Runs> Run<R> {
             true => own.advance(&self.state),
             false => self.state.set_building(checkpoint),
         }
-        if let Some(trouble) = trouble {
+    }
+
+    /// Says what the projection is doing after a turn.
+    fn show(&mut self, turn: Turn) {
+        if let Some(trouble) = self.own.as_ref().and_then(|own| own.trouble.clone()) {
             let (position, attempts, cause) = (trouble.position, trouble.attempts, trouble.cause);
             return self.enter(ProjectionState::Retrying { position, attempts, cause });
         }
