@@ -23,6 +23,7 @@ pub struct Options {
     pub(crate) map_segments: bool,
     pub(crate) sync_after: Duration,
     pub(crate) view_cache_bytes: u64,
+    pub(crate) view_memory_bytes: usize,
     pub(crate) verify_views: bool,
     pub(crate) max_index_bytes: usize,
     pub(crate) verify_on_open: bool,
@@ -50,6 +51,7 @@ impl Default for Options {
             map_segments: true,
             sync_after: Duration::from_millis(100),
             view_cache_bytes: 64 << 20,
+            view_memory_bytes: 32 << 20,
             verify_views: true,
             max_index_bytes: 128 << 20,
             verify_on_open: false,
@@ -120,6 +122,14 @@ impl Options {
     /// 1 MiB).
     pub fn view_cache_bytes(mut self, bytes: u64) -> Self {
         self.view_cache_bytes = bytes;
+        self
+    }
+
+    /// Memory for the rows of each view that have changed and are not in its key-value store yet, in bytes (default:
+    /// 32 MiB). When they take about so much, they are written there in the background, while others take as much again.
+    /// Until then a row that changes often costs no more than one that changes once.
+    pub fn view_memory_bytes(mut self, bytes: usize) -> Self {
+        self.view_memory_bytes = bytes;
         self
     }
 

@@ -23,8 +23,10 @@ use crate::view::rows::Change;
 use crate::view::set_aside::{Beside, Redriven, SetAside, listed};
 use crate::view::state::ViewState;
 
-/// So many changed rows are written together: the key-value store leaks memory with larger batches.
-const ROWS_PER_WRITE: usize = 250;
+/// So many changed rows are written together, at the most.
+const ROWS_PER_WRITE: usize = 1 << 16;
+/// So many bytes of events are applied together, at the most: rows being changed take memory.
+const BYTES_PER_WRITE: usize = 16 << 20;
 /// After so many events the time is looked at.
 const EVENTS_PER_LOOK: u64 = 64;
 
@@ -47,10 +49,10 @@ impl Current {
     }
 
     fn place(&self) -> Applied {
-        Applied { position: self.meta.checkpoint, fingerprint: self.meta.fingerprint }
+        Applied { position: self.meta.checkpoint, fingerprint: self.meta.fingerprint, bytes: 0 }
     }
 
-    fn publish(&mut self, changes: Vec<Change>, meta: ViewMeta, beside: Beside) -> Result<(), Error> {
+    fn publish(&mut self, changes: &[Change], meta: ViewMeta, beside: Beside) -> Result<(), Error> {
         self.levels.publish(changes, meta.clone())?;
         (self.meta, self.beside) = (meta, beside);
         Ok(())
@@ -62,6 +64,7 @@ impl Current {
 struct Applied {
     position: Position,
     fingerprint: u32,
+    bytes: usize,
 }
 
 /// Why a fold does not go on with the next event.
@@ -180,9 +183,10 @@ impl<R: Runs> Folding<R> {
         let mut batch = ViewBatch::new(self.current.levels.version());
         let mut at = self.current.place();
         let to = last.min(at.position.plus(self.pace.events()));
-        while at.position < to && batch.changed() < ROWS_PER_WRITE {
+        let mut bytes = 0;
+        while at.position < to && batch.changed() < ROWS_PER_WRITE && bytes < BYTES_PER_WRITE {
             match self.apply_next(at.position.next(), &mut batch) {
-                Ok(applied) => at = applied,
+                Ok(applied) => (at, bytes) = (applied, bytes + applied.bytes),
                 Err(Halt::View(error)) => return Err(Halt::View(error)),
                 Err(halt) => {
                     // What the failed event changed is in the batch: fold once more, up to the event before.
@@ -230,16 +234,16 @@ impl<R: Runs> Folding<R> {
     ) -> Result<Applied, Halt> {
         let event = self.event(position)?;
         apply(&*self.projection, &event, batch)?;
-        Ok(Applied { position, fingerprint: event.fingerprint() })
+        Ok(Applied { position, fingerprint: event.fingerprint(), bytes: event.record_len() })
     }
 
     /// Rows and checkpoint in one atomic write. Returns false when some event of several made a row that cannot be kept:
     /// fewer at a time find it.
     fn write(&mut self, batch: ViewBatch<R::Key, R::Value>, at: Applied) -> Result<bool, Halt> {
-        let Applied { position: checkpoint, fingerprint } = at;
+        let Applied { position: checkpoint, fingerprint, .. } = at;
         let written = batch.finish(self.current.meta.digest).and_then(|(changes, digest)| {
             let meta = ViewMeta { checkpoint, digest, fingerprint, ..self.current.meta.clone() };
-            self.current.publish(changes, meta, self.current.beside)
+            self.current.publish(&changes, meta, self.current.beside)
         });
         match written {
             Ok(()) => Ok(true),
@@ -285,7 +289,7 @@ impl<R: Runs> Folding<R> {
         let change = beside.list(&version, &aside, &mut digest).map_err(Halt::View)?;
         let fingerprint = event.fingerprint();
         let meta = ViewMeta { checkpoint: position, digest, fingerprint, ..self.current.meta.clone() };
-        self.current.publish(vec![change], meta, beside).map_err(Halt::View)
+        self.current.publish(&[change], meta, beside).map_err(Halt::View)
     }
 
     /// Applies an event that was set aside, or all of them; one that fails again stays set aside. Returns how many were
@@ -326,7 +330,8 @@ impl<R: Runs> Folding<R> {
         let again = SetAside::new(&event, &cause, aside.attempts.saturating_add(1));
         let (mut beside, mut meta) = (self.current.beside, self.current.meta.clone());
         let change = beside.list(&version, &again, &mut meta.digest).map_err(Halt::View)?;
-        self.current.publish(vec![change], meta, beside).map_err(Halt::View)?;
+        meta.turns = meta.turns.saturating_add(1);
+        self.current.publish(&[change], meta, beside).map_err(Halt::View)?;
         Ok(Err(cause))
     }
 
@@ -335,9 +340,10 @@ impl<R: Runs> Folding<R> {
         let written = batch.finish(self.current.meta.digest).and_then(|(changes, mut digest)| {
             let version = self.current.levels.version();
             let redriven = beside.redriven(&version, Redriven { position, checkpoint }, &mut digest)?;
-            let changes = redriven.into_iter().chain(changes).collect();
-            let meta = ViewMeta { digest, ..self.current.meta.clone() };
-            self.current.publish(changes, meta, beside)
+            let changes: Vec<Change> = redriven.into_iter().chain(changes).collect();
+            let turns = self.current.meta.turns.saturating_add(1);
+            let meta = ViewMeta { digest, turns, ..self.current.meta.clone() };
+            self.current.publish(&changes, meta, beside)
         });
         written.map_err(|error| match is_of_a_row(&error) {
             true => Halt::Event(position, error),

@@ -14,7 +14,7 @@ use crate::view::digest::Digest;
 use crate::view::folder::ViewFolder;
 use crate::view::levels::Levels;
 use crate::view::memory_rows::MemoryRows;
-use crate::view::meta::{META_KEY, ViewMeta};
+use crate::view::meta::ViewMeta;
 use crate::view::rows::Rows;
 use crate::view::set_aside::Beside;
 use crate::view::sled_rows::SledRows;
@@ -25,6 +25,8 @@ pub(crate) struct ViewHome {
     /// None: in memory, gone with the store's handle.
     pub(crate) folder: Option<ViewFolder>,
     pub(crate) cache_bytes: u64,
+    /// For rows that are not in the key-value store yet.
+    pub(crate) memory_bytes: usize,
     pub(crate) store_id: Uuid,
     pub(crate) name: Arc<str>,
     pub(crate) generation: u32,
@@ -48,7 +50,7 @@ impl ViewHome {
     /// Opens the rows. An error is the environment's: a full disk, a missing permission, a held lock.
     pub(super) fn open(&self, catalog: &Arc<Catalog>) -> Result<OpenedRows, Error> {
         let Some(folder) = &self.folder else {
-            return Ok(self.fresh(catalog, Arc::new(MemoryRows::new()), None));
+            return Ok(self.in_memory(catalog, None));
         };
         if let Err(error) = folder.remove_others() {
             tracing::warn!(view = &*self.name, %error, "could not remove what is left of rows of a view");
@@ -88,20 +90,22 @@ impl ViewHome {
         }
         let opened = match &home.folder {
             Some(folder) => home.make(folder, catalog, None)?,
-            None => home.fresh(catalog, Arc::new(MemoryRows::new()), None),
+            None => home.in_memory(catalog, None),
         };
         Ok((home, opened))
     }
 
-    /// Rows in memory, to hold others against.
-    pub(super) fn in_memory(&self, catalog: &Catalog) -> OpenedRows {
-        self.fresh(catalog, Arc::new(MemoryRows::new()), None)
+    /// Rows in memory, with none at first.
+    pub(super) fn in_memory(&self, catalog: &Catalog, rebuilt_because: Option<String>) -> OpenedRows {
+        let (rows, meta) = (Arc::new(MemoryRows::new()), self.first_meta(catalog));
+        let levels = Levels::in_memory(rows, meta, self.memory_bytes);
+        OpenedRows { levels, beside: Beside::default(), rebuilt_because }
     }
 
     /// Sets aside what is there, and starts with no rows.
     pub(super) fn renew(&self, catalog: &Catalog, reason: &str) -> Result<OpenedRows, Error> {
         let Some(folder) = &self.folder else {
-            return Ok(self.fresh(catalog, Arc::new(MemoryRows::new()), Some(reason.to_owned())));
+            return Ok(self.in_memory(catalog, Some(reason.to_owned())));
         };
         let reason = format!("{reason}; it is kept in {}", folder.set_aside(reason)?);
         tracing::warn!(
@@ -124,8 +128,8 @@ impl ViewHome {
         folder.remove_unmade()?;
         let made =
             SledRows::open(folder.root(), &folder.unmade_in_root(), self.cache_bytes).and_then(|rows| {
-                rows.write(&[(META_KEY.to_vec(), Some(self.first_meta(catalog).encode()))])?;
-                rows.make_durable()
+                let rows: Arc<dyn Rows> = Arc::new(rows);
+                Levels::create(&rows, &self.first_meta(catalog))
             });
         if let Err(error) = made {
             // What stays is removed by the next attempt.
@@ -133,27 +137,24 @@ impl ViewHome {
             return Err(error);
         }
         folder.name_made()?;
-        let rows = SledRows::open(folder.root(), &folder.in_root(), self.cache_bytes)?;
-        Ok(self.fresh(catalog, Arc::new(rows), rebuilt_because))
+        Ok(OpenedRows { levels: self.open_levels(folder)?, beside: Beside::default(), rebuilt_because })
     }
 
     fn open_found(&self, folder: &ViewFolder, catalog: &Arc<Catalog>) -> Result<OpenedRows, Error> {
-        let rows = SledRows::open(folder.root(), &folder.in_root(), self.cache_bytes)?;
+        let levels = self.open_levels(folder)?;
         let unfit = |why: String| Error::new(ErrorKind::View, why);
-        let Some(bytes) = rows.get(&META_KEY)? else {
-            // What sled cannot read it may take for an empty store.
-            return Err(unfit("its files do not hold what they should".into()));
-        };
-        let meta = ViewMeta::decode(&bytes).ok_or_else(|| {
-            unfit("what it says of itself does not verify, or is of another version's format".into())
-        })?;
-        self.check(&meta, catalog).map_err(unfit)?;
+        let version = levels.version();
+        self.check(version.meta(), catalog).map_err(unfit)?;
         if self.verify {
-            check_rows(&meta, rows.digest()?).map_err(unfit)?;
+            check_rows(version.meta(), version.digest()?).map_err(unfit)?;
         }
-        let levels = Levels::over(Arc::new(rows), meta);
-        let beside = Beside::count(&*levels.version())?;
+        let beside = Beside::count(&version)?;
         Ok(OpenedRows { levels, beside, rebuilt_because: None })
+    }
+
+    fn open_levels(&self, folder: &ViewFolder) -> Result<Levels, Error> {
+        let rows = SledRows::open(folder.root(), &folder.in_root(), self.cache_bytes)?;
+        Levels::open(Arc::new(rows), &folder.path(), self.memory_bytes)
     }
 
     fn check(&self, meta: &ViewMeta, catalog: &Arc<Catalog>) -> Result<(), String> {
@@ -184,11 +185,6 @@ impl ViewHome {
         }
     }
 
-    fn fresh(&self, catalog: &Catalog, rows: Arc<dyn Rows>, rebuilt_because: Option<String>) -> OpenedRows {
-        let levels = Levels::over(rows, self.first_meta(catalog));
-        OpenedRows { levels, beside: Beside::default(), rebuilt_because }
-    }
-
     /// What rows say of themselves before there are any.
     fn first_meta(&self, catalog: &Catalog) -> ViewMeta {
         let checkpoint = match self.from_log_start {
@@ -200,6 +196,7 @@ impl ViewHome {
             name: self.name.to_string(),
             generation: self.generation,
             checkpoint,
+            turns: 0,
             fingerprint: 0,
             digest: Digest::default(),
         }

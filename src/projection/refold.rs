@@ -84,7 +84,7 @@ fn fold<R: Runs>(
     to: Position,
     mut left_out: LeftOut,
 ) -> Result<Arc<Version>, Error> {
-    let opened = home.in_memory(catalog);
+    let opened = home.in_memory(catalog, None);
     let meta = opened.levels.version().meta().clone();
     let mut rows = Rows { levels: opened.levels, meta, beside: opened.beside };
     let aside = left_out.aside.iter().map(|event| event.position);
@@ -106,7 +106,7 @@ fn fold<R: Runs>(
     for aside in &left_out.aside {
         let (version, mut meta) = (rows.levels.version(), rows.meta.clone());
         let change = rows.beside.list(&version, aside, &mut meta.digest)?;
-        rows.levels.publish(vec![change], meta.clone())?;
+        rows.levels.publish(&[change], meta.clone())?;
         rows.meta = meta;
     }
     Ok(rows.levels.version())
@@ -131,7 +131,7 @@ impl Rows {
         }
         let (changes, digest) = batch.finish(self.meta.digest)?;
         let meta = ViewMeta { checkpoint, fingerprint, digest, ..self.meta.clone() };
-        self.levels.publish(changes, meta.clone())?;
+        self.levels.publish(&changes, meta.clone())?;
         self.meta = meta;
         Ok(())
     }
@@ -148,7 +148,8 @@ impl Rows {
         let (changes, mut digest) = batch.finish(self.meta.digest)?;
         let noted = self.beside.redriven(&version, redriven, &mut digest)?;
         let meta = ViewMeta { digest, ..self.meta.clone() };
-        self.levels.publish(noted.into_iter().chain(changes).collect(), meta.clone())?;
+        let changes: Vec<_> = noted.into_iter().chain(changes).collect();
+        self.levels.publish(&changes, meta.clone())?;
         self.meta = meta;
         Ok(())
     }

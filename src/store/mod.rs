@@ -40,6 +40,7 @@ pub struct Store {
 struct Shared {
     log: Log,
     view_cache_bytes: u64,
+    view_memory_bytes: usize,
     verify_views: bool,
     projectors: Mutex<Projectors>,
     rebuilt_views: Arc<RebuiltViews>,
@@ -81,6 +82,7 @@ impl Options {
         let shared = Shared {
             log: Log::open(storage, self)?,
             view_cache_bytes: self.view_cache_bytes,
+            view_memory_bytes: self.view_memory_bytes,
             verify_views: self.verify_views,
             projectors: Mutex::default(),
             rebuilt_views: Arc::default(),

@@ -161,6 +161,7 @@ impl Store {
             name,
             generation,
             from_log_start: projection.from_log_start(),
+            memory_bytes: self.shared.view_memory_bytes,
             verify: self.shared.verify_views,
         })
     }

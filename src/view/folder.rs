@@ -325,7 +325,7 @@ impl ViewFolder {
         format!("{}.new", self.in_root())
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.root.join(self.in_root())
     }
 

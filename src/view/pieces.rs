@@ -12,7 +12,7 @@
 use std::ops::Bound;
 
 use crate::error::{Error, ErrorKind};
-use crate::view::rows::{Unread, VALUE_LIMIT};
+use crate::view::rows::{STORED_VALUE_LIMIT, Unread};
 
 /// The most bytes of a value in one item.
 pub(crate) const PIECE: usize = 4096;
@@ -77,18 +77,13 @@ impl<'a> Head<'a> {
             [WHOLE, start @ ..] if start.len() <= PIECE => Ok(Head { len: start.len(), start }),
             [PIECED, a, b, c, d, start @ ..] if start.len() == PIECE => {
                 let len = usize::try_from(u32::from_le_bytes([*a, *b, *c, *d])).map_err(|_| unreadable())?;
-                if len <= PIECE || len > VALUE_LIMIT {
+                if len <= PIECE || len > STORED_VALUE_LIMIT {
                     return Err(unreadable());
                 }
                 Ok(Head { len, start })
             }
             _ => Err(unreadable()),
         }
-    }
-
-    /// Whether no pieces follow.
-    pub(crate) fn is_whole(&self) -> bool {
-        self.len == self.start.len()
     }
 
     /// The numbers of the pieces that follow the head.
@@ -115,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_value_of_any_length_comes_back_from_its_pieces() {
-        for len in [0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 2 * PIECE + 1, VALUE_LIMIT] {
+        for len in [0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 2 * PIECE + 1, STORED_VALUE_LIMIT] {
             let value: Vec<u8> = (0..=250).cycle().take(len).collect();
             let (stored, pieces) = cut(&value);
             let pieces: Vec<_> = pieces.collect();

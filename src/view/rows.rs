@@ -1,4 +1,4 @@
-//! The seam under a view: rows of bytes, sorted by key, changed in atomic batches.
+//! The seam to the key-value store under a view: rows of bytes, sorted by key, changed in atomic batches.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -6,10 +6,14 @@ use std::ops::Bound;
 
 use crate::error::{Error, ErrorKind};
 
-/// The longest key of a row, in bytes.
+/// The longest key of a view's row, in bytes.
 pub(crate) const KEY_LIMIT: usize = 1024;
-/// The longest value of a row, in bytes.
+/// The longest value of a view's row, in bytes.
 pub(crate) const VALUE_LIMIT: usize = 1 << 20;
+/// The longest key that the key-value store takes: a view's, with a byte before it.
+pub(crate) const STORED_KEY_LIMIT: usize = KEY_LIMIT + 1;
+/// The longest value that the key-value store takes: a view's row, with what is around it in its block.
+pub(crate) const STORED_VALUE_LIMIT: usize = VALUE_LIMIT + KEY_LIMIT + 64;
 
 /// A key and its value.
 pub(crate) type Row = (Vec<u8>, Vec<u8>);
@@ -27,14 +31,11 @@ pub(crate) trait Rows: Debug + Send + Sync {
     /// The value of `key`.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error>;
 
-    /// Whether there is a row of `key`.
-    fn contains(&self, key: &[u8]) -> Result<bool, Error>;
+    /// The last row that is not beyond a bound.
+    fn floor(&self, to: Bound<&[u8]>) -> Result<Option<Row>, Error>;
 
-    /// The rows between two keys. An empty or inverted range has none.
-    ///
-    /// Not a snapshot: a row that no write touches meanwhile is returned exactly once, a row that one does is returned
-    /// as it was at some time since the call. The iterator ends after the first error.
-    fn scan(&self, from: Bound<Vec<u8>>, to: Bound<Vec<u8>>) -> RowsIter;
+    /// The first key after `key`.
+    fn key_after(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error>;
 
     /// Makes all of the changes, or none of them, whatever fails or crashes and whenever; a reader, too, never
     /// meets half of them in one [`get`](Self::get). Of two changes to one key the later counts. A few hundred changes at
@@ -43,7 +44,8 @@ pub(crate) trait Rows: Debug + Send + Sync {
     /// A crash may take away the last writes, down to the last one before [`make_durable`](Self::make_durable); what
     /// is left is always the state after some earlier write.
     ///
-    /// [`ErrorKind::TooLarge`], with nothing changed, when a key exceeds [`KEY_LIMIT`] or a value [`VALUE_LIMIT`].
+    /// [`ErrorKind::TooLarge`], with nothing changed, when a key exceeds [`STORED_KEY_LIMIT`] or a value
+    /// [`STORED_VALUE_LIMIT`].
     /// After any other error the rows must be opened again before they can be read or changed.
     fn write(&self, changes: &[Change]) -> Result<(), Error>;
 
@@ -66,8 +68,17 @@ pub(crate) fn prefix_end(prefix: &[u8]) -> Bound<Vec<u8>> {
     Bound::Unbounded
 }
 
-/// Refuses changes that exceed a limit.
+/// Refuses changes that the key-value store does not take.
+pub(crate) fn check_stored(changes: &[Change]) -> Result<(), Error> {
+    check(changes, STORED_KEY_LIMIT, STORED_VALUE_LIMIT)
+}
+
+/// Refuses changes that exceed a limit of a view's rows.
 pub(crate) fn check_limits(changes: &[Change]) -> Result<(), Error> {
+    check(changes, KEY_LIMIT, VALUE_LIMIT)
+}
+
+fn check(changes: &[Change], key_limit: usize, value_limit: usize) -> Result<(), Error> {
     let check = |what: &str, len: usize, limit: usize| {
         if len <= limit {
             return Ok(());
@@ -78,8 +89,8 @@ pub(crate) fn check_limits(changes: &[Change]) -> Result<(), Error> {
         Err(Error::new(ErrorKind::TooLarge { limit }, message))
     };
     for (key, value) in changes {
-        check("key", key.len(), KEY_LIMIT)?;
-        check("value", value.as_ref().map_or(0, Vec::len), VALUE_LIMIT)?;
+        check("key", key.len(), key_limit)?;
+        check("value", value.as_ref().map_or(0, Vec::len), value_limit)?;
     }
     Ok(())
 }
@@ -236,7 +247,17 @@ pub(crate) mod contract {
     }
 
     pub(crate) fn all(rows: &dyn Rows) -> Vec<Row> {
-        rows.scan(Bound::Unbounded, Bound::Unbounded).map(Result::unwrap).collect()
+        try_all(rows).unwrap()
+    }
+
+    pub(crate) fn try_all(rows: &dyn Rows) -> Result<Vec<Row>, Error> {
+        let first = rows.get(&[])?.map(|value| (vec![], value));
+        let (mut all, mut last) = (Vec::from_iter(first), vec![]);
+        while let Some(key) = rows.key_after(&last)? {
+            all.push((key.clone(), rows.get(&key)?.expect("nobody removes it")));
+            last = key;
+        }
+        Ok(all)
     }
 
     pub(crate) fn check_all(rows: &dyn Rows, model: &Model) {
@@ -244,15 +265,22 @@ pub(crate) mod contract {
         assert_eq!(all(rows), expected);
         for (key, value) in model {
             assert_eq!(rows.get(key).unwrap().as_ref(), Some(value));
-            assert!(rows.contains(key).unwrap());
         }
         assert_eq!(rows.get(b"no such row").unwrap(), None);
-        assert!(!rows.contains(b"no such row").unwrap());
+        for key in model.keys().cloned().chain([vec![], vec![0], vec![1, 1], vec![2, 0xFF], vec![0xFF; 4]]) {
+            for to in [Bound::Included(&*key), Bound::Excluded(&*key), Bound::Unbounded] {
+                let floor = model.range::<[u8], _>((Bound::Unbounded, to)).next_back();
+                let floor = floor.map(|(key, value)| (key.clone(), value.clone()));
+                assert_eq!(rows.floor(to).unwrap(), floor);
+            }
+            let after = model.range((Bound::Excluded(key.clone()), Bound::Unbounded)).next();
+            assert_eq!(rows.key_after(&key).unwrap(), after.map(|(key, _)| key.clone()));
+        }
     }
 
     /// Takes the range from both ends, as `turns` say, and compares with the model's.
     pub(crate) fn check_range(
-        rows: &dyn Rows,
+        scan: impl Fn(Bound<Vec<u8>>, Bound<Vec<u8>>) -> RowsIter,
         model: &Model,
         from: Bound<Vec<u8>>,
         to: Bound<Vec<u8>>,
@@ -271,7 +299,7 @@ pub(crate) mod contract {
             })
         };
         let mut expected = model.iter().filter(|(key, _)| inside(key));
-        let mut scan = rows.scan(range.from.clone(), range.to.clone());
+        let mut scan = scan(range.from.clone(), range.to.clone());
         for front in turns.iter().copied().chain(std::iter::repeat(true)) {
             let row = if front { scan.next() } else { scan.next_back() }.transpose().unwrap();
             let wanted = if front { expected.next() } else { expected.next_back() };
@@ -287,17 +315,17 @@ pub(crate) mod contract {
     pub(crate) fn check_limits_are_kept(rows: &dyn Rows) {
         let before = all(rows);
         for (change, limit) in [
-            ((vec![1; KEY_LIMIT + 1], Some(vec![])), KEY_LIMIT),
-            ((vec![1; KEY_LIMIT + 1], None), KEY_LIMIT),
-            ((vec![1], Some(vec![0; VALUE_LIMIT + 1])), VALUE_LIMIT),
+            ((vec![1; STORED_KEY_LIMIT + 1], Some(vec![])), STORED_KEY_LIMIT),
+            ((vec![1; STORED_KEY_LIMIT + 1], None), STORED_KEY_LIMIT),
+            ((vec![1], Some(vec![0; STORED_VALUE_LIMIT + 1])), STORED_VALUE_LIMIT),
         ] {
             let error = rows.write(&[(b"fine".to_vec(), Some(vec![])), change]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::TooLarge { limit: u64::try_from(limit).unwrap() });
             assert_eq!(all(rows), before);
         }
-        let largest = (vec![0xFF; KEY_LIMIT], vec![7; VALUE_LIMIT]);
+        let largest = (vec![0xFF; STORED_KEY_LIMIT], vec![7; STORED_VALUE_LIMIT]);
         rows.write(&[(largest.0.clone(), Some(largest.1.clone()))]).unwrap();
-        assert_eq!(rows.scan(Bound::Unbounded, Bound::Unbounded).next_back().unwrap().unwrap(), largest);
+        assert_eq!(rows.floor(Bound::Unbounded).unwrap().unwrap(), largest);
     }
 }
 

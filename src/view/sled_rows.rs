@@ -23,11 +23,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind};
-use crate::view::digest::{Digest, RowHash};
 use crate::view::directory;
-use crate::view::meta::META_KEY;
 use crate::view::pieces::{self, Head};
-use crate::view::rows::{self, Change, End, Row, Rows, RowsIter, Unread};
+use crate::view::rows::{self, Change, Row, Rows, Unread};
 
 /// sled divides its cache into 256 parts and refuses to start with less than a byte for each; this is of some use.
 const SMALLEST_CACHE: u64 = 1 << 20;
@@ -41,12 +39,10 @@ const FLUSH_WAIT: Duration = Duration::from_secs(60);
 const OPEN_WAIT: Duration = Duration::from_secs(900);
 /// How long opening waits for the lock, which whoever let go of the rows last may be about to give back.
 const LOCK_WAIT: Duration = Duration::from_secs(3);
-/// Bytes of rows after which a page of a scan ends.
-const PAGE_BYTES: usize = 256 << 10;
 /// Times the epoch is moved after a write: garbage is freed two epochs later.
 const EPOCH_MOVES: usize = 3;
 
-/// A directory of rows, locked for as long as this or a scan of it lives.
+/// A directory of rows, locked for as long as this lives.
 ///
 /// The directory is private to its owner (0700): sled makes its files readable to all.
 pub(crate) struct SledRows {
@@ -95,26 +91,6 @@ impl SledRows {
         open.pieced = AtomicBool::new(pieced);
         Ok(SledRows { open: Arc::new(open) })
     }
-
-    /// Reads all rows but that about the view.
-    pub(crate) fn digest(&self) -> Result<Digest, Error> {
-        let open = &self.open;
-        let mut digest = Digest::default();
-        open.read("verify", |db| {
-            for item in db.range([pieces::ROW]..[pieces::PIECES]) {
-                let (stored, head) = item.map_err(|e| told(&open.dir, "verify", e))?;
-                let key = pieces::key_of(&stored)?;
-                if key != META_KEY {
-                    let parsed = Head::parse(&head)?;
-                    digest.add(match parsed.is_whole() {
-                        true => RowHash::of(key, parsed.start),
-                        false => RowHash::of(key, &open.join(db, key, &head)?),
-                    });
-                }
-            }
-            Ok(digest)
-        })
-    }
 }
 
 impl fmt::Debug for SledRows {
@@ -132,20 +108,30 @@ impl Rows for SledRows {
         })
     }
 
-    fn contains(&self, key: &[u8]) -> Result<bool, Error> {
-        let dir = &self.open.dir;
-        self.open.read("read", |db| db.contains_key(pieces::row_key(key)).map_err(|e| told(dir, "read", e)))
+    fn floor(&self, to: Bound<&[u8]>) -> Result<Option<Row>, Error> {
+        let open = &self.open;
+        let range = Unread { from: Bound::Unbounded, to: to.map(<[u8]>::to_vec) };
+        open.read("read", |db| {
+            let found = db.range(pieces::stored_range(&range)).next_back();
+            let Some(item) = found else { return Ok(None) };
+            let (stored, head) = item.map_err(|e| told(&open.dir, "read", e))?;
+            let key = pieces::key_of(&stored)?;
+            Ok(Some((key.to_vec(), open.join(db, key, &head)?)))
+        })
     }
 
-    fn scan(&self, from: Bound<Vec<u8>>, to: Bound<Vec<u8>>) -> RowsIter {
-        let open = Arc::clone(&self.open);
-        rows::paged(from, to, move |unread, end, limit| {
-            open.read("scan", |db| open.page(db, unread, end, limit))
+    fn key_after(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let open = &self.open;
+        open.read("read", |db| {
+            let bounds = (Bound::Excluded(pieces::row_key(key)), Bound::Excluded(vec![pieces::PIECES]));
+            let Some(item) = db.range(bounds).next() else { return Ok(None) };
+            let (stored, _) = item.map_err(|e| told(&open.dir, "read", e))?;
+            pieces::key_of(&stored).map(|key| Some(key.to_vec()))
         })
     }
 
     fn write(&self, changes: &[Change]) -> Result<(), Error> {
-        rows::check_limits(changes)?;
+        rows::check_stored(changes)?;
         let latest: BTreeMap<&[u8], Option<&[u8]>> =
             changes.iter().map(|(key, value)| (key.as_slice(), value.as_deref())).collect();
         let open = &self.open;
@@ -208,24 +194,6 @@ impl Open {
             failed.get_or_insert_with(|| error.clone());
         }
         done
-    }
-
-    fn page(&self, db: &sled::Db, rows: &Unread, end: End, limit: usize) -> Result<Vec<Row>, Error> {
-        let mut items = db.range(pieces::stored_range(rows));
-        let (mut page, mut bytes) = (Vec::new(), 0);
-        while page.len() < limit && bytes < PAGE_BYTES {
-            let item = match end {
-                End::Front => items.next(),
-                End::Back => items.next_back(),
-            };
-            let Some(item) = item else { break };
-            let (stored, head) = item.map_err(|e| told(&self.dir, "scan", e))?;
-            let key = pieces::key_of(&stored)?;
-            let value = self.join(db, key, &head)?;
-            bytes += key.len() + value.len();
-            page.push((key.to_vec(), value));
-        }
-        Ok(page)
     }
 
     fn join(&self, db: &sled::Db, key: &[u8], stored: &[u8]) -> Result<Vec<u8>, Error> {

@@ -91,6 +91,8 @@ pub struct ViewStatus {
     pub state: ProjectionState,
     /// The last event applied.
     pub checkpoint: Position,
+    /// The last event applied whose effect would survive a loss of power; the others would be applied again.
+    pub durable: Position,
     /// How many events it is behind the log.
     pub lag: u64,
     /// How many rows the view has.
@@ -398,7 +400,10 @@ impl ViewState {
     }
 
     pub(crate) fn status(&self) -> ViewStatus {
-        let digest = self.rows().map(|rows| ViewDigest::of(rows.meta())).unwrap_or_default();
+        let sets = self.sets().ok();
+        let digest =
+            sets.as_ref().map(|sets| ViewDigest::of(sets.served.version().meta())).unwrap_or_default();
+        let durable = sets.map_or(Position::START, |sets| sets.own.durable());
         let condition = self.condition();
         let checkpoint = self.checkpoint.get();
         ViewStatus {
@@ -406,6 +411,7 @@ impl ViewState {
             generation: self.generation,
             state: condition.state.clone(),
             checkpoint,
+            durable,
             lag: self.catalog.watermark.get().get().saturating_sub(checkpoint.get()),
             rows: self.row_count(),
             digest,

@@ -9,6 +9,7 @@
 mod append;
 mod ask;
 mod backup;
+mod beside;
 mod block_on;
 #[cfg(feature = "cli")]
 mod cli;
@@ -32,9 +33,12 @@ mod indexes;
 mod kill;
 mod layers;
 mod ledger;
+mod life;
 mod model;
 mod opening;
+mod policies;
 mod project;
+mod proof;
 mod query;
 mod read;
 mod repair;

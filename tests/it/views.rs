@@ -258,7 +258,8 @@ impl Projection for Long {
 fn damage_that_a_reader_meets_makes_the_view_anew_while_the_store_is_open() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("shop");
-    let store = Options::new().view_cache_bytes(1 << 20).open(&path).unwrap();
+    let options = Options::new().view_cache_bytes(1 << 20).view_memory_bytes(64 << 10);
+    let store = options.open(&path).unwrap();
     let view = store.project(Long).unwrap();
     append(&store, 10_000, 1);
     let last = store.watermark();

@@ -1,0 +1,289 @@
+//! Sorted rows packed end to end: what was published and is not in the bottom level yet, what a redo record holds, and
+//! what one block of the bottom level holds. Pure: bytes in, rows out.
+//!
+//! ```text
+//! each row: key length u16   value length u32 (2^32 − 1: the row is removed)   key …   value …
+//! ```
+
+use std::cmp::Ordering;
+use std::ops::{Bound, Range};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::error::{Error, ErrorKind};
+use crate::log::layout::{u16_at, u32_at};
+use crate::view::rows::{Change, KEY_LIMIT, VALUE_LIMIT};
+
+/// In place of a value's length: the row is removed.
+const REMOVED: u32 = u32::MAX;
+/// Key length and value length.
+const HEADER: usize = 6;
+/// Runs of fewer rows are searched as they are.
+const FILTERED_ROWS: usize = 256;
+
+/// Rows in the order of their keys, one for each key.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Run {
+    bytes: Vec<u8>,
+    /// Where each row starts.
+    starts: Vec<u32>,
+    filter: Filter,
+}
+
+/// A row of a run: a key and its value, or none where it is removed.
+pub(crate) type RunRow<'a> = (&'a [u8], Option<&'a [u8]>);
+
+impl Run {
+    /// Changes in the order of their keys, one for each key.
+    pub(crate) fn of(changes: &[Change]) -> Result<Self, Error> {
+        let bytes =
+            changes.iter().map(|(key, value)| HEADER + key.len() + value.as_ref().map_or(0, Vec::len));
+        let mut run = Run::with_room(changes.len(), bytes.sum());
+        changes.iter().try_for_each(|(key, value)| run.push(key, value.as_deref()))?;
+        run.finish();
+        Ok(run)
+    }
+
+    pub(crate) fn with_room(rows: usize, bytes: usize) -> Self {
+        Run { bytes: Vec::with_capacity(bytes), starts: Vec::with_capacity(rows), filter: Filter::default() }
+    }
+
+    /// Adds a row with a key beyond those before. The rows can be looked up after [`finish`](Self::finish).
+    pub(crate) fn push(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Error> {
+        let too_large = |_| {
+            let limit = u64::from(u32::MAX);
+            Error::new(ErrorKind::TooLarge { limit }, "the rows changed at once have more than 4 GiB")
+        };
+        let start = u32::try_from(self.bytes.len()).map_err(too_large)?;
+        let key_len = u16::try_from(key.len()).map_err(too_large)?;
+        let value_len = value.map_or(Ok(REMOVED), |value| u32::try_from(value.len())).map_err(too_large)?;
+        self.starts.push(start);
+        self.bytes.extend_from_slice(&key_len.to_le_bytes());
+        self.bytes.extend_from_slice(&value_len.to_le_bytes());
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(value.unwrap_or_default());
+        Ok(())
+    }
+
+    /// Makes the rows ready to be looked up.
+    pub(crate) fn finish(&mut self) {
+        self.filter = match self.starts.len() {
+            ..FILTERED_ROWS => Filter::default(),
+            rows => Filter::of(rows, (0..rows).filter_map(|at| Some(self.row(at)?.0))),
+        };
+    }
+
+    /// Rows that were packed before; none when these are not the bytes of any.
+    pub(crate) fn parse(bytes: Vec<u8>) -> Option<Self> {
+        let (mut starts, mut at) = (Vec::new(), 0);
+        let mut last: Option<Range<usize>> = None;
+        while at < bytes.len() {
+            let key_len = usize::from(u16_at(&bytes, at)?);
+            let value_len = match u32_at(&bytes, at + 2)? {
+                REMOVED => 0,
+                len => usize::try_from(len).ok()?,
+            };
+            if key_len > KEY_LIMIT || value_len > VALUE_LIMIT {
+                return None;
+            }
+            let key = at + HEADER..at + HEADER + key_len;
+            let found = bytes.get(key.clone())?;
+            if last.is_some_and(|last| bytes.get(last).is_none_or(|last| last >= found)) {
+                return None;
+            }
+            starts.push(u32::try_from(at).ok()?);
+            at = key.end + value_len;
+            last = Some(key);
+        }
+        (at == bytes.len()).then_some(())?;
+        let mut run = Run { bytes, starts, filter: Filter::default() };
+        run.finish();
+        Some(run)
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How many rows there are, those that are removed with them.
+    pub(crate) fn len(&self) -> usize {
+        self.starts.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.starts.is_empty()
+    }
+
+    /// Bytes in memory.
+    pub(crate) fn size(&self) -> usize {
+        self.bytes.len() + self.starts.len() * 4 + self.filter.words.len() * 8
+    }
+
+    /// The row of this number.
+    pub(crate) fn row(&self, number: usize) -> Option<RunRow<'_>> {
+        let at = usize::try_from(*self.starts.get(number)?).ok()?;
+        let key_end = at + HEADER + usize::from(u16_at(&self.bytes, at)?);
+        let key = self.bytes.get(at + HEADER..key_end)?;
+        let value = match u32_at(&self.bytes, at + 2)? {
+            REMOVED => None,
+            len => Some(self.bytes.get(key_end..key_end + usize::try_from(len).ok()?)?),
+        };
+        Some((key, value))
+    }
+
+    /// What is said of a key: nothing, that it is removed, or its value.
+    pub(crate) fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
+        if !self.filter.may_have(key) {
+            return None;
+        }
+        let number = self.first_not_before(key);
+        self.row(number).filter(|(found, _)| *found == key).map(|(_, value)| value)
+    }
+
+    /// The numbers of the rows between two keys.
+    pub(crate) fn between(&self, from: &Bound<Vec<u8>>, to: &Bound<Vec<u8>>) -> Range<usize> {
+        let start = match from {
+            Bound::Unbounded => 0,
+            Bound::Included(key) => self.first_not_before(key),
+            Bound::Excluded(key) => self.first_after(key),
+        };
+        let end = match to {
+            Bound::Unbounded => self.len(),
+            Bound::Included(key) => self.first_after(key),
+            Bound::Excluded(key) => self.first_not_before(key),
+        };
+        start..end.max(start)
+    }
+
+    fn first_not_before(&self, key: &[u8]) -> usize {
+        self.first_where(|found| found.cmp(key) == Ordering::Less)
+    }
+
+    fn first_after(&self, key: &[u8]) -> usize {
+        self.first_where(|found| found.cmp(key) != Ordering::Greater)
+    }
+
+    /// The number of the first row that is not `before`.
+    fn first_where(&self, before: impl Fn(&[u8]) -> bool) -> usize {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.row(middle).is_some_and(|(key, _)| before(key)) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+}
+
+/// Tells of most keys that are not there that they are not (a Bloom filter whose bits for a key are all in one word).
+#[derive(Clone, Debug, Default)]
+struct Filter {
+    /// None: any key may be there.
+    words: Vec<u64>,
+}
+
+impl Filter {
+    fn of<'a>(rows: usize, keys: impl Iterator<Item = &'a [u8]>) -> Self {
+        let mut filter = Filter { words: vec![0; rows / 4 + 1] };
+        for key in keys {
+            let (word, bits) = filter.place(key);
+            if let Some(word) = filter.words.get_mut(word) {
+                *word |= bits;
+            }
+        }
+        filter
+    }
+
+    fn may_have(&self, key: &[u8]) -> bool {
+        if self.words.is_empty() {
+            return true;
+        }
+        let (word, bits) = self.place(key);
+        self.words.get(word).is_none_or(|word| word & bits == bits)
+    }
+
+    /// The number of a key's word, and its bits there.
+    fn place(&self, key: &[u8]) -> (usize, u64) {
+        let hash = xxh3_64(key);
+        let words = u64::try_from(self.words.len()).unwrap_or(u64::MAX);
+        // The upper half of the hash chooses the word, the lower bits choose bits in it.
+        let word = usize::try_from(((hash >> 32) * words) >> 32).unwrap_or(0);
+        let bits = [0, 6, 12, 18].into_iter().fold(0, |bits, shift| bits | 1 << (hash >> shift & 63));
+        (word, bits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::view::rows::contract;
+
+    fn rows() -> impl Strategy<Value = BTreeMap<Vec<u8>, Option<Vec<u8>>>> {
+        let value = proptest::option::weighted(0.8, vec(any::<u8>(), 0..5));
+        prop_oneof![
+            4 => btree_map(contract::key(), value.clone(), 0..30),
+            1 => btree_map(any::<[u8; 2]>().prop_map(Vec::from), value, 250..600),
+        ]
+    }
+
+    fn rows_of(run: &Run) -> Vec<RunRow<'_>> {
+        (0..run.len()).map(|number| run.row(number).unwrap()).collect()
+    }
+
+    fn run(rows: &BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> Run {
+        Run::of(&rows.clone().into_iter().collect::<Vec<_>>()).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn a_run_is_a_sorted_map(model in rows(), from in contract::bound(), to in contract::bound(), other: [u8; 2]) {
+            let run = run(&model);
+            let packed = Run::parse(run.bytes().to_vec()).unwrap();
+            for run in [&run, &packed] {
+                prop_assert_eq!(run.len(), model.len());
+                let expected = model.iter().map(|(key, value)| (key.as_slice(), value.as_deref()));
+                prop_assert_eq!(rows_of(run), expected.collect::<Vec<_>>());
+                for (key, value) in &model {
+                    prop_assert_eq!(run.get(key), Some(value.as_deref()));
+                }
+                prop_assert_eq!(run.get(&other).is_some(), model.contains_key(other.as_slice()));
+                let inside = |key: &[u8]| (match &from {
+                    Bound::Unbounded => true,
+                    Bound::Included(from) => key >= from.as_slice(),
+                    Bound::Excluded(from) => key > from.as_slice(),
+                }) && (match &to {
+                    Bound::Unbounded => true,
+                    Bound::Included(to) => key <= to.as_slice(),
+                    Bound::Excluded(to) => key < to.as_slice(),
+                });
+                let found: Vec<_> = run.between(&from, &to).map(|at| run.row(at).unwrap().0.to_vec()).collect();
+                let expected: Vec<_> = model.keys().filter(|key| inside(key)).cloned().collect();
+                prop_assert_eq!(found, expected);
+            }
+        }
+
+        #[test]
+        fn hostile_bytes_are_no_run_or_come_back_as_they_were(bytes in vec(prop_oneof![0..4u8, any::<u8>()], 0..64)) {
+            if let Some(run) = Run::parse(bytes.clone()) {
+                let changes: Vec<_> =
+                    rows_of(&run).into_iter().map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec))).collect();
+                let again = Run::of(&changes).unwrap();
+                prop_assert_eq!(again.bytes(), bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_a_run_never_change() {
+        let run = Run::of(&[(b"k".to_vec(), Some(b"vw".to_vec())), (b"l".to_vec(), None)]).unwrap();
+        assert_eq!(run.bytes(), b"\x01\0\x02\0\0\0kvw\x01\0\xFF\xFF\xFF\xFFl");
+    }
+}
