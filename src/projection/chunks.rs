@@ -91,8 +91,7 @@ impl Chunks {
     /// or reads it.
     pub(super) fn get(&self, catalog: &Arc<Catalog>, first: Position, reads: bool) -> Option<Arc<Chunk>> {
         let mut kept = self.kept();
-        loop {
-            let Some(at) = kept.chunks.iter().position(|slot| slot.first == first) else { break };
+        while let Some(at) = kept.chunks.iter().position(|slot| slot.first == first) {
             if let Some(chunk) = kept.chunks.get(at).and_then(|slot| slot.chunk.clone()) {
                 let slot = kept.chunks.remove(at);
                 kept.chunks.push(slot);

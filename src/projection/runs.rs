@@ -18,7 +18,7 @@ pub(crate) trait Runs: Send + Sync + 'static {
     fn generation(&self) -> u32;
 
     /// Whether it may start with what is left of the log.
-    fn from_log_start(&self) -> bool;
+    fn takes_what_is_left(&self) -> bool;
 
     /// Whether the rows of an earlier generation are served until this one has caught up.
     fn serves_earlier(&self) -> bool;
@@ -42,7 +42,7 @@ impl<P: Projection> Runs for P {
         P::GENERATION
     }
 
-    fn from_log_start(&self) -> bool {
+    fn takes_what_is_left(&self) -> bool {
         P::FROM_LOG_START
     }
 

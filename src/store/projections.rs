@@ -160,7 +160,7 @@ impl Store {
             store_id: self.store_id(),
             name,
             generation,
-            from_log_start: projection.from_log_start(),
+            from_log_start: projection.takes_what_is_left(),
             memory_bytes: self.shared.view_memory_bytes,
             verify: self.shared.verify_views,
         })
