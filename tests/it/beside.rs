@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use everfold::{
-    ApplyError, Batch, ErrorKind, Event, Options, Position, Projection, ProjectionState, RecordedEvent,
-    ViewBatch,
+    ApplyError, Batch, ErrorKind, Event, MemoryStorage, Options, Position, Projection, ProjectionState,
+    RecordedEvent, ViewBatch,
 };
 
 use crate::life::{Counts, FOR_EVER, Gate, LONG, append, fold, on_disk, rows, small, until};

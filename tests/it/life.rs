@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use everfold::{
-    ApplyError, Batch, Difference, ErrorKind, Event, Expected, MIN_SEGMENT_BYTES, MemoryStorage, Options,
-    Position, Projection, ProjectionState, RecordedEvent, Retention, Store, View, ViewBatch, ViewNote,
+    ApplyError, ErrorKind, Event, Expected, MIN_SEGMENT_BYTES, MemoryStorage, Options, Position, Projection,
+    ProjectionState, RecordedEvent, Retention, Store, View, ViewBatch, ViewNote,
 };
 
 use crate::view_cases::copy;
