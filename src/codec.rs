@@ -3,7 +3,10 @@
 //! Always with a limit (without one a damaged length makes bincode allocate until the process aborts), always
 //! comparing what was consumed with what was there (bincode ignores what follows a value).
 
+use std::marker::PhantomData;
+
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
+use serde::de::DeserializeSeed;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind};
@@ -14,12 +17,28 @@ const CONFIG: Configuration<LittleEndian, Fixint, Limit<LIMIT>> =
     bincode::config::standard().with_fixed_int_encoding().with_limit::<LIMIT>();
 
 pub(crate) fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error> {
-    bincode::serde::encode_to_vec(value, CONFIG)
+    let mut bytes = Vec::new();
+    append(value, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Adds the encoded value to `out`.
+pub(crate) fn append<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), Error> {
+    bincode::serde::encode_into_std_write(value, out, CONFIG)
+        .map(drop)
         .map_err(|e| Error::new(ErrorKind::Codec, "the value does not serialise to bincode").because(e))
 }
 
 pub(crate) fn from_slice<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Error> {
-    let (value, consumed) = bincode::serde::borrow_decode_from_slice(bytes, CONFIG).map_err(|e| {
+    seed_from_slice(PhantomData, bytes)
+}
+
+/// The value that a seed makes of the bytes.
+pub(crate) fn seed_from_slice<'a, S: DeserializeSeed<'a>>(
+    seed: S,
+    bytes: &'a [u8],
+) -> Result<S::Value, Error> {
+    let (value, consumed) = bincode::serde::seed_decode_from_slice(seed, bytes, CONFIG).map_err(|e| {
         Error::new(ErrorKind::Codec, "the bytes are not the expected bincode value").because(e)
     })?;
     if consumed != bytes.len() {

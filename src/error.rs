@@ -73,10 +73,22 @@ pub enum ErrorKind {
         /// The event that was not applied.
         position: Position,
     },
+    /// Who follows the changes of a view was too slow: the next ones are not kept any more.
+    Lagged {
+        /// The position to go on after: all that became of the rows up to it was given.
+        from: Position,
+    },
     /// The wait ended before what was waited for happened.
     TimedOut,
     /// A value could not be encoded or decoded.
     Codec,
+    /// An event was to be read as a typed event, and no case and no upcaster is for its type or schema version.
+    UnknownEventType {
+        /// The type, with its schema version.
+        event_type: String,
+        /// The event.
+        position: Position,
+    },
     /// The key-value store under a view failed.
     View,
 }

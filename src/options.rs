@@ -25,6 +25,7 @@ pub struct Options {
     pub(crate) view_cache_bytes: u64,
     pub(crate) view_memory_bytes: usize,
     pub(crate) verify_views: bool,
+    pub(crate) change_buffer_bytes: usize,
     pub(crate) max_index_bytes: usize,
     pub(crate) verify_on_open: bool,
 }
@@ -53,6 +54,7 @@ impl Default for Options {
             view_cache_bytes: 64 << 20,
             view_memory_bytes: 32 << 20,
             verify_views: true,
+            change_buffer_bytes: 4 << 20,
             max_index_bytes: 128 << 20,
             verify_on_open: false,
         }
@@ -138,6 +140,13 @@ impl Options {
     /// other way: the view would go on with them and be wrong. It takes some seconds for a million small rows.
     pub fn verify_views(mut self, verify: bool) -> Self {
         self.verify_views = verify;
+        self
+    }
+
+    /// Memory for the recent changes of each view that somebody follows, in bytes (default: 4 MiB). Who is slower than that
+    /// is told by [`Lagged`](crate::ErrorKind::Lagged). Nothing is kept while nobody follows.
+    pub fn change_buffer_bytes(mut self, bytes: usize) -> Self {
+        self.change_buffer_bytes = bytes;
         self
     }
 

@@ -35,6 +35,7 @@ impl Catalog {
             Some(index) => index,
             None => {
                 let (index, _) = build(self, segment)?;
+                segment.note_read_for_index();
                 Arc::new(SegmentIndex::Memory(RwLock::new(index)))
             }
         };

@@ -345,7 +345,7 @@ fn is_gapless(found: &Found) -> bool {
 }
 
 /// The first posting that is not lower than a number.
-fn first_at_or_after(index: &dyn Lookup, found: &Found, number: u32) -> Result<u32, IndexFault> {
+pub(super) fn first_at_or_after(index: &dyn Lookup, found: &Found, number: u32) -> Result<u32, IndexFault> {
     let (mut low, mut high) = (0, found.count);
     while low < high {
         let middle = low.midpoint(high);

@@ -8,6 +8,7 @@
 //! - shared by readers and the writer: [`segment`], [`index`], [`catalog`]; [`holds`] has what cursors still read, [`base`]
 //!   what is known of streams before the log's start; [`indexing`] makes and opens indexes and directories;
 //! - finding: [`lookup`] streams, ids and candidates; [`matching`] what a query asks for in one segment;
+//!   [`event_types`] how many events of each type there are;
 //! - reading: [`reader`] one event, [`source`] the positions of a query or a stream, [`cursor`] many events;
 //! - opening: [`files`], [`create`], [`recovery`], [`open`], [`report`];
 //! - appending: [`buffers`], [`request`] and [`guarding`] in the appender's thread; [`queue`], [`ticket`], [`bell`] and
@@ -26,6 +27,7 @@ mod committer;
 mod crc;
 pub(crate) mod create;
 pub(crate) mod cursor;
+pub(crate) mod event_types;
 pub(crate) mod files;
 pub(crate) mod frame;
 mod guarding;

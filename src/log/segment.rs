@@ -59,6 +59,8 @@ pub(crate) struct Segment {
     pub(crate) making_index: Mutex<()>,
     /// A page of the index's file did not verify.
     distrusted: AtomicBool,
+    /// The index was made by reading the segment, since there was no file of it that verified.
+    read_for_index: AtomicBool,
     /// Once the segment is sealed.
     sealed: OnceLock<Sealed>,
     /// Where the durable frames end: what lies beyond may change.
@@ -80,6 +82,7 @@ impl Segment {
             index: RwLock::default(),
             making_index: Mutex::default(),
             distrusted: AtomicBool::new(false),
+            read_for_index: AtomicBool::new(false),
             sealed: OnceLock::new(),
             settled: Arc::default(),
             active: RwLock::default(),
@@ -122,6 +125,16 @@ impl Segment {
     /// Whether the index's file did not verify.
     pub(crate) fn distrusts_index(&self) -> bool {
         self.distrusted.load(Ordering::Acquire)
+    }
+
+    /// The segment was read to make its index.
+    pub(crate) fn note_read_for_index(&self) {
+        self.read_for_index.store(true, Ordering::Release);
+    }
+
+    /// Whether the segment was read to make its index, since the store was opened.
+    pub(crate) fn was_read_for_index(&self) -> bool {
+        self.read_for_index.load(Ordering::Acquire)
     }
 
     /// The number of an event in the segment.

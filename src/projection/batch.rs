@@ -1,48 +1,79 @@
 //! Rows being changed by the fold, until they are written together with the checkpoint.
 
-use std::collections::HashMap;
+use std::any::TypeId;
 use std::fmt;
-use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::ApplyError;
+use super::table::{AnyTable, Base, Net, Table, Writes};
+use super::views::{Views, place};
 use crate::error::Error;
-use crate::view::digest::{Digest, RowHash};
-use crate::view::handle::{decode_value, encode_value, row_key};
+use crate::event::Position;
+use crate::view::digest::Digest;
+use crate::view::feed::{Recent, RowChange};
 use crate::view::key::Key;
+use crate::view::layout::Part;
 use crate::view::levels::Version;
+use crate::view::named::NamedView;
 use crate::view::rows::Change;
 
 /// What `apply` changes a view through. It sees the rows as the events before have left them.
 pub struct ViewBatch<K, V> {
-    rows: Arc<Version>,
-    held: HashMap<Vec<u8>, Held<V>>,
-    changed: usize,
-    /// Why the rows could not be read: the view's fault, not the event's.
-    failure: Option<Error>,
-    key: PhantomData<fn() -> K>,
+    base: Base,
+    views: Arc<Views<K, V>>,
+    own: Table<K, V>,
+    /// Those of the named views that were asked for.
+    named: Vec<Option<Box<dyn AnyTable>>>,
+    /// Where what each event changes is told, when it is.
+    told: Option<Recent>,
+    /// Changes are noted for the event at hand.
+    telling: bool,
 }
 
-/// A row in memory.
-struct Held<V> {
-    value: Option<V>,
-    /// The row that the key-value store has, if it has one; unknown until asked.
-    stored: Option<Option<RowHash>>,
-    changed: bool,
+/// What there is to write.
+#[derive(Debug)]
+pub(super) struct Finished {
+    /// In the order of their keys.
+    pub(super) changes: Vec<Change>,
+    /// What tells the rows after them.
+    pub(super) digest: Digest,
+    /// How many rows the projection's own view has after them.
+    pub(super) rows: u64,
+    /// What each event changed, if that is told.
+    pub(super) told: Option<Recent>,
 }
 
 impl<K, V> fmt::Debug for ViewBatch<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ViewBatch").field("changed", &self.changed).finish_non_exhaustive()
+        f.debug_struct("ViewBatch").field("on", self.base.rows.meta()).finish_non_exhaustive()
     }
 }
 
-impl<K: Key, V: Serialize + DeserializeOwned> ViewBatch<K, V> {
-    pub(super) fn new(rows: Arc<Version>) -> Self {
-        ViewBatch { rows, held: HashMap::new(), changed: 0, failure: None, key: PhantomData }
+impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> ViewBatch<K, V> {
+    pub(super) fn new(rows: Arc<Version>, views: &Arc<Views<K, V>>) -> Self {
+        let mut named = Vec::new();
+        named.resize_with(views.layout().named_views(), || None);
+        let (own, views) = (views.own_table(), views.clone());
+        ViewBatch { base: Base { rows, failure: None }, views, own, named, told: None, telling: false }
+    }
+
+    /// What each event changes is noted, and put there, if there is where.
+    pub(super) fn telling(mut self, told: Option<Recent>) -> Self {
+        if told.is_some() {
+            self.tell();
+        }
+        self.told = told;
+        self
+    }
+
+    /// What each event changes is noted.
+    pub(super) fn tell(&mut self) {
+        self.telling = true;
+        self.tables().for_each(AnyTable::tell);
     }
 
     /// The value of a key.
@@ -50,17 +81,17 @@ impl<K: Key, V: Serialize + DeserializeOwned> ViewBatch<K, V> {
     /// # Errors
     /// When the key-value store fails, or the row is not a `V`. Pass it on with `?`.
     pub fn get(&mut self, key: &K) -> Result<Option<&V>, ApplyError> {
-        Ok(self.hold(row_key(key))?.value.as_ref())
+        self.own.get(&mut self.base, key)
     }
 
     /// Sets the value of a key.
     pub fn put(&mut self, key: K, value: V) {
-        self.set(row_key(&key), Some(value));
+        self.own.set(&mut self.base, &key, Some(value));
     }
 
     /// Removes a row; one that is not there is fine.
     pub fn remove(&mut self, key: &K) {
-        self.set(row_key(key), None);
+        self.own.set(&mut self.base, key, None);
     }
 
     /// Puts in place of a key's value, if there is one, what `change` makes of it; `None` removes the row.
@@ -68,67 +99,140 @@ impl<K: Key, V: Serialize + DeserializeOwned> ViewBatch<K, V> {
     /// # Errors
     /// As [`get`](ViewBatch::get).
     pub fn update(&mut self, key: K, change: impl FnOnce(Option<V>) -> Option<V>) -> Result<(), ApplyError> {
-        let held = self.hold(row_key(&key))?;
-        held.value = change(held.value.take());
-        let first = !std::mem::replace(&mut held.changed, true);
-        self.changed += usize::from(first);
-        Ok(())
+        self.own.update(&mut self.base, &key, change)
     }
 
-    fn hold(&mut self, key: Vec<u8>) -> Result<&mut Held<V>, ApplyError> {
-        if !self.held.contains_key(&key) {
-            let value = match self.rows.get(&key) {
-                Ok(value) => value,
-                Err(error) => {
-                    self.failure = Some(error.clone());
-                    return Err(error.into());
+    /// Another view of the projection, to be changed together with its own.
+    ///
+    /// # Errors
+    /// When [`Projection::views`](crate::Projection::views) does not declare it. Pass it on with `?`.
+    pub fn of<N: NamedView>(&mut self) -> Result<NamedBatch<'_, N::Key, N::Value>, ApplyError> {
+        let part = self.views.layout().view(TypeId::of::<N>(), N::NAME)?;
+        let lost = || ApplyError::new(format!("view {:?} is not of the type it was declared with", N::NAME));
+        let slot = place(part).and_then(|place| self.named.get_mut(place)).ok_or_else(lost)?;
+        let table = match slot {
+            Some(table) => table,
+            none => {
+                let mut table = self.views.table(part).ok_or_else(lost)?;
+                if self.telling {
+                    table.tell();
                 }
-            };
-            let stored = Some(value.as_ref().map(|value| RowHash::of(&key, value)));
-            let value = value.map(|bytes| decode_value(&bytes)).transpose()?;
-            self.held.insert(key.clone(), Held { value, stored, changed: false });
-        }
-        self.held.get_mut(&key).ok_or_else(|| ApplyError::new("a row that was just read is not there"))
+                none.insert(table)
+            }
+        };
+        let table = table.as_any().downcast_mut().ok_or_else(lost)?;
+        Ok(NamedBatch { base: &mut self.base, table })
     }
 
-    fn set(&mut self, key: Vec<u8>, value: Option<V>) {
-        let held = self.held.entry(key).or_insert(Held { value: None, stored: None, changed: false });
-        held.value = value;
-        let first = !std::mem::replace(&mut held.changed, true);
-        self.changed += usize::from(first);
+    fn tables(&mut self) -> impl Iterator<Item = &mut (dyn AnyTable + 'static)> {
+        let named = self.named.iter_mut().flatten().map(|table| &mut **table);
+        std::iter::once::<&mut (dyn AnyTable + 'static)>(&mut self.own).chain(named)
     }
 
     /// How many rows were changed.
-    pub(super) fn changed(&self) -> usize {
-        self.changed
+    pub(super) fn changed(&mut self) -> usize {
+        self.tables().map(|table| table.changed()).sum()
     }
 
     /// Why the rows could not be read, if that is what an `apply` failed of.
     pub(super) fn failure(&mut self) -> Option<Error> {
-        self.failure.take()
+        self.base.failure.take()
     }
 
-    /// The changes in the order of their keys, and what tells the rows after them.
-    pub(super) fn finish(self, before: Digest) -> Result<(Vec<Change>, Digest), Error> {
-        let (mut changes, mut digest) = (Vec::with_capacity(self.changed + 1), before);
-        for (key, held) in self.held.into_iter().filter(|(_, held)| held.changed) {
-            let stored = match held.stored {
-                Some(stored) => stored,
-                None => self.rows.get(&key)?.map(|value| RowHash::of(&key, &value)),
-            };
-            let value = held.value.as_ref().map(encode_value).transpose()?;
-            if stored.is_none() && value.is_none() {
-                continue;
-            }
-            if let Some(old) = stored {
-                digest.remove(old);
-            }
-            if let Some(value) = &value {
-                digest.add(RowHash::of(&key, value));
-            }
-            changes.push((key, value));
+    /// The event at this position was applied: what it changed is told, if it is to be.
+    pub(super) fn end_event(&mut self, position: Position) {
+        let Some(mut told) = self.told.take() else { return };
+        match self.changes_of_event() {
+            Ok(rows) => told.push(position, rows),
+            // Nobody can be told of a value that has no encoding; writing it fails too, unless it does not stay.
+            Err(_) => told.forget(position),
         }
+        self.told = Some(told);
+    }
+
+    /// What the event at hand changed, of a batch that was told to note it.
+    pub(super) fn changes_of_event(&mut self) -> Result<Vec<RowChange>, Error> {
+        let mut rows = Vec::new();
+        self.tables().try_for_each(|table| table.end_event(&mut rows))?;
+        Ok(rows)
+    }
+
+    /// Takes back what the event at hand changed, of a batch that was told to note it.
+    pub(super) fn undo_event(&mut self) -> Result<(), Error> {
+        self.tables().try_for_each(AnyTable::undo_event)
+    }
+
+    /// What the batch comes to. Values, and the keys of indexes, are made by the projection's code: where that panics, the
+    /// error is [`Invalid`](crate::ErrorKind::Invalid).
+    pub(super) fn finish(mut self, before: Digest) -> Result<Finished, Error> {
+        let finished = catch_unwind(AssertUnwindSafe(|| self.write_tables(before)));
+        let mut finished = finished.unwrap_or_else(|_| {
+            Err(Error::invalid(
+                "the projection's code panicked when a row or its keys in an index were encoded",
+            ))
+        })?;
+        finished.told = self.told;
+        Ok(finished)
+    }
+
+    fn write_tables(&mut self, before: Digest) -> Result<Finished, Error> {
+        let (rows, layout) = (self.base.rows.clone(), self.views.layout().clone());
+        let mut out = Writes { changes: Vec::new(), digest: before };
+        let nets: Vec<(Part, Net)> = self
+            .tables()
+            .map(|table| Ok((table.part(), table.finish(&rows, &mut out)?)))
+            .collect::<Result<_, Error>>()?;
+        let Writes { mut changes, mut digest } = out;
+        let rows = if layout.is_plain() {
+            digest.rows.wrapping_sub(rows.meta().beside.rows())
+        } else {
+            let old = layout.counts(&rows)?;
+            let mut new = old.clone();
+            nets.into_iter().for_each(|(part, net)| new.add(part, net.added, net.removed));
+            changes.extend(new.change(&old, &mut digest));
+            new.of(Part::OWN)
+        };
         changes.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        Ok((changes, digest))
+        Ok(Finished { changes, digest, rows, told: None })
+    }
+}
+
+/// What `apply` changes a named view through: [`ViewBatch::of`] gives it.
+pub struct NamedBatch<'a, K, V> {
+    base: &'a mut Base,
+    table: &'a mut Table<K, V>,
+}
+
+impl<K, V> fmt::Debug for NamedBatch<'_, K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NamedBatch").finish_non_exhaustive()
+    }
+}
+
+impl<K: Key, V: Serialize + DeserializeOwned> NamedBatch<'_, K, V> {
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// As [`ViewBatch::get`].
+    pub fn get(&mut self, key: &K) -> Result<Option<&V>, ApplyError> {
+        self.table.get(self.base, key)
+    }
+
+    /// Sets the value of a key.
+    pub fn put(&mut self, key: K, value: V) {
+        self.table.set(self.base, &key, Some(value));
+    }
+
+    /// Removes a row; one that is not there is fine.
+    pub fn remove(&mut self, key: &K) {
+        self.table.set(self.base, key, None);
+    }
+
+    /// Puts in place of a key's value, if there is one, what `change` makes of it; `None` removes the row.
+    ///
+    /// # Errors
+    /// As [`get`](NamedBatch::get).
+    pub fn update(&mut self, key: K, change: impl FnOnce(Option<V>) -> Option<V>) -> Result<(), ApplyError> {
+        self.table.update(self.base, &key, change)
     }
 }

@@ -3,24 +3,24 @@
 //! Each write holds the rows that some events changed and the checkpoint after them, so that whatever crashes, each event
 //! has its effect exactly once.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::ViewBatch;
+use super::batch::{Finished, ViewBatch};
 use super::chunks::Chunks;
 use super::feed::Feed;
 use super::opened::OpenedRows;
 use super::pace::Pace;
 use super::policy::{OnError, ProjectionOptions};
 use super::runs::Runs;
+use super::views::Views;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Position, RecordedEvent};
-use crate::log::catalog::Catalog;
+use crate::view::layout::{Layout, Part};
 use crate::view::levels::Levels;
 use crate::view::meta::ViewMeta;
 use crate::view::rows::Change;
-use crate::view::set_aside::{Beside, Redriven, SetAside, listed};
+use crate::view::set_aside::{Redriven, SetAside, listed};
 use crate::view::state::ViewState;
 
 /// So many changed rows are written together, at the most.
@@ -34,27 +34,24 @@ const EVENTS_PER_LOOK: u64 = 64;
 pub(super) struct Current {
     pub(super) levels: Arc<Levels>,
     pub(super) meta: ViewMeta,
-    beside: Beside,
+    /// How many rows the projection's own view has.
+    pub(super) rows: u64,
 }
 
 impl Current {
-    pub(super) fn new(levels: Levels, beside: Beside) -> Self {
-        let meta = levels.version().meta().clone();
-        Current { levels: Arc::new(levels), meta, beside }
-    }
-
-    /// How many rows the view has.
-    pub(super) fn rows(&self) -> u64 {
-        self.beside.rows(self.meta.digest)
+    pub(super) fn new(levels: Levels, layout: &Layout) -> Result<Self, Error> {
+        let version = levels.version();
+        let rows = layout.counts(&version)?.of(Part::OWN);
+        Ok(Current { levels: Arc::new(levels), meta: version.meta().clone(), rows })
     }
 
     fn place(&self) -> Applied {
         Applied { position: self.meta.checkpoint, fingerprint: self.meta.fingerprint, bytes: 0 }
     }
 
-    fn publish(&mut self, changes: &[Change], meta: ViewMeta, beside: Beside) -> Result<(), Error> {
+    fn publish(&mut self, changes: &[Change], meta: ViewMeta) -> Result<(), Error> {
         self.levels.publish(changes, meta.clone())?;
-        (self.meta, self.beside) = (meta, beside);
+        self.meta = meta;
         Ok(())
     }
 }
@@ -106,27 +103,42 @@ pub(super) enum Turn {
     Idle,
 }
 
-pub(super) struct Folding<R> {
+/// A projection, and what it folds for.
+pub(super) struct Fold<R: Runs> {
+    pub(super) projection: Arc<R>,
+    pub(super) views: Arc<Views<R::Key, R::Value>>,
+    pub(super) options: ProjectionOptions,
+    pub(super) state: Arc<ViewState>,
+    /// The log as projections of the same store read it.
+    pub(super) chunks: Arc<Chunks>,
+}
+
+impl<R: Runs> Clone for Fold<R> {
+    fn clone(&self) -> Self {
+        Fold {
+            projection: self.projection.clone(),
+            views: self.views.clone(),
+            options: self.options.clone(),
+            state: self.state.clone(),
+            chunks: self.chunks.clone(),
+        }
+    }
+}
+
+pub(super) struct Folding<R: Runs> {
     pub(super) current: Current,
     pub(super) trouble: Option<Trouble>,
-    projection: Arc<R>,
-    options: ProjectionOptions,
-    catalog: Arc<Catalog>,
-    chunks: Arc<Chunks>,
+    /// Whether the rows are served: those who follow them are told what changes.
+    is_served: bool,
+    fold: Fold<R>,
     feed: Option<Feed>,
     pace: Pace,
 }
 
 impl<R: Runs> Folding<R> {
-    pub(super) fn new(
-        projection: Arc<R>,
-        options: ProjectionOptions,
-        catalog: Arc<Catalog>,
-        chunks: Arc<Chunks>,
-        opened: OpenedRows,
-    ) -> Self {
-        let (current, pace) = (Current::new(opened.levels, opened.beside), Pace::default());
-        Folding { current, trouble: None, projection, options, catalog, chunks, feed: None, pace }
+    pub(super) fn new(fold: Fold<R>, opened: OpenedRows) -> Result<Self, Error> {
+        let current = Current::new(opened.levels, fold.views.layout())?;
+        Ok(Folding { current, trouble: None, is_served: false, fold, feed: None, pace: Pace::default() })
     }
 
     pub(super) fn checkpoint(&self) -> Position {
@@ -134,13 +146,18 @@ impl<R: Runs> Folding<R> {
     }
 
     /// Puts the rows in the place of those that are served.
-    pub(super) fn serve(&self, state: &ViewState) {
-        state.set_rows(self.current.levels.clone(), self.current.rows(), self.current.beside.listed);
+    pub(super) fn serve(&mut self) {
+        self.is_served = true;
+        self.fold.state.set_rows(
+            self.current.levels.clone(),
+            self.current.rows,
+            self.current.meta.beside.listed,
+        );
     }
 
     /// Says how far the rows are, which are served.
-    pub(super) fn advance(&self, state: &ViewState) {
-        state.advance(self.checkpoint(), self.current.rows(), self.current.beside.listed);
+    pub(super) fn advance(&self) {
+        self.fold.state.advance(self.checkpoint(), self.current.rows, self.current.meta.beside.listed);
     }
 
     /// Applies some events up to a position, and writes what they changed.
@@ -180,7 +197,7 @@ impl<R: Runs> Folding<R> {
     /// Folds what fits in one write. When an event fails, the events before it are written.
     fn fold(&mut self, last: Position, within: Duration) -> Result<(), Halt> {
         let started = Instant::now();
-        let mut batch = ViewBatch::new(self.current.levels.version());
+        let mut batch = self.batch();
         let mut at = self.current.place();
         let to = last.min(at.position.plus(self.pace.events()));
         let mut bytes = 0;
@@ -212,7 +229,7 @@ impl<R: Runs> Folding<R> {
         if to == self.checkpoint() {
             return Ok(true);
         }
-        let mut batch = ViewBatch::new(self.current.levels.version());
+        let mut batch = self.batch();
         let mut at = self.current.place();
         while at.position < to {
             at = self.apply_next(at.position.next(), &mut batch)?;
@@ -220,10 +237,15 @@ impl<R: Runs> Folding<R> {
         self.write(batch, at)
     }
 
+    fn batch(&self) -> ViewBatch<R::Key, R::Value> {
+        let told = self.is_served.then(|| self.fold.state.feed.begin(self.checkpoint())).flatten();
+        ViewBatch::new(self.current.levels.version(), &self.fold.views).telling(told)
+    }
+
     fn event(&mut self, position: Position) -> Result<RecordedEvent, Halt> {
-        let feed = self
-            .feed
-            .get_or_insert_with(|| Feed::new(self.catalog.clone(), self.chunks.clone(), position.previous()));
+        let feed = self.feed.get_or_insert_with(|| {
+            Feed::new(self.fold.state.catalog.clone(), self.fold.chunks.clone(), position.previous())
+        });
         feed.event(position).map_err(|error| Halt::Log(position, error))
     }
 
@@ -233,7 +255,8 @@ impl<R: Runs> Folding<R> {
         batch: &mut ViewBatch<R::Key, R::Value>,
     ) -> Result<Applied, Halt> {
         let event = self.event(position)?;
-        apply(&*self.projection, &event, batch)?;
+        apply(&*self.fold.projection, &event, batch)?;
+        batch.end_event(position);
         Ok(Applied { position, fingerprint: event.fingerprint(), bytes: event.record_len() })
     }
 
@@ -241,9 +264,15 @@ impl<R: Runs> Folding<R> {
     /// fewer at a time find it.
     fn write(&mut self, batch: ViewBatch<R::Key, R::Value>, at: Applied) -> Result<bool, Halt> {
         let Applied { position: checkpoint, fingerprint, .. } = at;
-        let written = batch.finish(self.current.meta.digest).and_then(|(changes, digest)| {
+        let written = batch.finish(self.current.meta.digest).and_then(|finished| {
+            let Finished { changes, digest, rows, told } = finished;
             let meta = ViewMeta { checkpoint, digest, fingerprint, ..self.current.meta.clone() };
-            self.current.publish(&changes, meta, self.current.beside)
+            self.current.publish(&changes, meta)?;
+            self.current.rows = rows;
+            if self.is_served {
+                self.fold.state.feed.publish(told, checkpoint);
+            }
+            Ok(())
         });
         match written {
             Ok(()) => Ok(true),
@@ -258,20 +287,20 @@ impl<R: Runs> Folding<R> {
 
     /// So many attempts to apply the event after the checkpoint have failed.
     fn failed(&mut self, position: Position, attempts: u32, cause: Error) -> Result<(), Halt> {
-        if attempts <= self.options.retries {
+        if attempts <= self.fold.options.retries {
             tracing::warn!(view = &*self.current.meta.name, %position, attempts, %cause, "an event is tried again");
             let now = Instant::now();
-            let due = now.checked_add(self.options.pause_after(attempts)).unwrap_or(now);
+            let due = now.checked_add(self.fold.options.pause_after(attempts)).unwrap_or(now);
             self.trouble = Some(Trouble { position, attempts, cause, due });
             return Ok(());
         }
         self.trouble = None;
-        match self.options.on_error {
+        match self.fold.options.on_error {
             OnError::Stop => Err(Halt::Event(position, cause)),
-            OnError::SetAside if self.current.beside.listed >= self.options.most_set_aside => {
+            OnError::SetAside if self.current.meta.beside.listed >= self.fold.options.most_set_aside => {
                 let message = format!(
                     "{} events are set aside already: redrive them, or allow for more: {cause}",
-                    self.current.beside.listed
+                    self.current.meta.beside.listed
                 );
                 Err(Halt::Event(position, Error::new(cause.kind(), message).because(cause)))
             }
@@ -283,13 +312,14 @@ impl<R: Runs> Folding<R> {
     fn set_aside(&mut self, position: Position, attempts: u32, cause: &Error) -> Result<(), Halt> {
         tracing::warn!(view = &*self.current.meta.name, %position, %cause, "an event is set aside");
         let event = self.event(position)?;
-        let (version, mut beside) = (self.current.levels.version(), self.current.beside);
-        let mut digest = self.current.meta.digest;
+        let version = self.current.levels.version();
+        let (mut beside, mut digest) = (self.current.meta.beside, self.current.meta.digest);
         let aside = SetAside::new(&event, cause, attempts);
         let change = beside.list(&version, &aside, &mut digest).map_err(Halt::View)?;
         let fingerprint = event.fingerprint();
-        let meta = ViewMeta { checkpoint: position, digest, fingerprint, ..self.current.meta.clone() };
-        self.current.publish(&[change], meta, beside).map_err(Halt::View)
+        let meta =
+            ViewMeta { checkpoint: position, digest, beside, fingerprint, ..self.current.meta.clone() };
+        self.current.publish(&[change], meta).map_err(Halt::View)
     }
 
     /// Applies an event that was set aside, or all of them; one that fails again stays set aside. Returns how many were
@@ -321,29 +351,36 @@ impl<R: Runs> Folding<R> {
             Err(halt) => return Ok(Err(halt.into_error())),
         };
         let version = self.current.levels.version();
-        let mut batch = ViewBatch::new(version.clone());
-        let outcome = match apply(&*self.projection, &event, &mut batch) {
+        let mut batch = ViewBatch::new(version.clone(), &self.fold.views);
+        let outcome = match apply(&*self.fold.projection, &event, &mut batch) {
             Ok(()) => self.write_redriven(batch, aside.position),
             Err(halt) => Err(halt),
         };
         let Err(Halt::Event(_, cause)) = outcome else { return outcome.map(Ok) };
         let again = SetAside::new(&event, &cause, aside.attempts.saturating_add(1));
-        let (mut beside, mut meta) = (self.current.beside, self.current.meta.clone());
+        let (mut beside, mut meta) = (self.current.meta.beside, self.current.meta.clone());
         let change = beside.list(&version, &again, &mut meta.digest).map_err(Halt::View)?;
-        meta.turns = meta.turns.saturating_add(1);
-        self.current.publish(&[change], meta, beside).map_err(Halt::View)?;
+        (meta.turns, meta.beside) = (meta.turns.saturating_add(1), beside);
+        self.current.publish(&[change], meta).map_err(Halt::View)?;
         Ok(Err(cause))
     }
 
     fn write_redriven(&mut self, batch: ViewBatch<R::Key, R::Value>, position: Position) -> Result<(), Halt> {
-        let (mut beside, checkpoint) = (self.current.beside, self.checkpoint());
-        let written = batch.finish(self.current.meta.digest).and_then(|(changes, mut digest)| {
+        let (mut beside, checkpoint) = (self.current.meta.beside, self.checkpoint());
+        let written = batch.finish(self.current.meta.digest).and_then(|finished| {
+            let Finished { changes, mut digest, rows, .. } = finished;
             let version = self.current.levels.version();
             let redriven = beside.redriven(&version, Redriven { position, checkpoint }, &mut digest)?;
             let changes: Vec<Change> = redriven.into_iter().chain(changes).collect();
             let turns = self.current.meta.turns.saturating_add(1);
-            let meta = ViewMeta { digest, turns, ..self.current.meta.clone() };
-            self.current.publish(&changes, meta, beside)
+            let meta = ViewMeta { digest, turns, beside, ..self.current.meta.clone() };
+            self.current.publish(&changes, meta)?;
+            self.current.rows = rows;
+            if self.is_served {
+                // Nobody is told of changes out of their turn: who follows begins anew.
+                self.fold.state.feed.restart(checkpoint);
+            }
+            Ok(())
         });
         written.map_err(|error| match is_of_a_row(&error) {
             true => Halt::Event(position, error),
@@ -354,7 +391,7 @@ impl<R: Runs> Folding<R> {
 
 /// A row too large or that does not serialise is the fold's fault, at some event of the batch.
 pub(super) fn is_of_a_row(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::TooLarge { .. } | ErrorKind::Codec)
+    matches!(error.kind(), ErrorKind::TooLarge { .. } | ErrorKind::Codec | ErrorKind::Invalid)
 }
 
 /// Applies one event; a panic is an error.
@@ -364,20 +401,7 @@ pub(super) fn apply<R: Runs>(
     batch: &mut ViewBatch<R::Key, R::Value>,
 ) -> Result<(), Halt> {
     let position = event.position();
-    let failed = |what: &str, why: &str| {
-        let kind = ErrorKind::Stopped { position };
-        let (event_type, stream) = (event.event_type(), event.stream());
-        Error::new(kind, format!("apply {what} on {event_type:?} of stream {stream:?}: {why}"))
-    };
-    let applied = match catch_unwind(AssertUnwindSafe(|| projection.apply(event, batch))) {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(failed("failed", &error.to_string())),
-        Err(panic) => {
-            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            Err(failed("panicked", text.as_deref().unwrap_or("with something that is not text")))
-        }
-    };
+    let applied = super::applying::apply(projection, event, batch);
     // Also when `apply` made nothing of it: what it went on with were not the rows.
     match (applied, batch.failure()) {
         (_, Some(failure)) => Err(Halt::View(failure)),

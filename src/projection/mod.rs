@@ -1,16 +1,21 @@
 //! Projections: code that folds events into a view, and the thread that runs it.
 
+mod applying;
 mod batch;
 mod chunks;
 mod feed;
 mod folding;
+mod hashing;
 mod opened;
 mod pace;
 mod policy;
 mod projector;
+mod proving;
 mod refold;
 mod run;
 mod runs;
+mod table;
+mod views;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -18,13 +23,14 @@ use std::fmt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use batch::ViewBatch;
+pub use batch::{NamedBatch, ViewBatch};
 pub(crate) use chunks::Chunks;
 pub(crate) use opened::ViewHome;
 pub use policy::{OnError, ProjectionOptions};
 pub(crate) use projector::{Projector, Setting};
-pub(crate) use refold::{Refolder, fold_in_memory};
+pub(crate) use proving::fold_in_memory;
 pub(crate) use runs::Runs;
+pub use views::Views;
 
 use crate::event::RecordedEvent;
 use crate::view::key::Key;
@@ -72,6 +78,12 @@ pub trait Projection: Send + Sync + 'static {
     type Key: Key;
     /// What a row holds. Less than 1 MiB when encoded; a few KiB is what the key-value store likes.
     type Value: Serialize + DeserializeOwned + Send + 'static;
+
+    /// What it keeps besides its own view: [named views](crate::NamedView), and [indexes](crate::Index) on any of them.
+    /// None, if not said otherwise.
+    fn views() -> Views<Self::Key, Self::Value> {
+        Views::new()
+    }
 
     /// Takes one event into the view. Events it does not care about it leaves alone.
     ///

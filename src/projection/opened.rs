@@ -12,11 +12,11 @@ use crate::log::reader::Reader;
 use crate::log::window::RANDOM;
 use crate::view::digest::Digest;
 use crate::view::folder::ViewFolder;
+use crate::view::layout::Layout;
 use crate::view::levels::Levels;
 use crate::view::memory_rows::MemoryRows;
-use crate::view::meta::ViewMeta;
+use crate::view::meta::{Beside, ViewMeta};
 use crate::view::rows::Rows;
-use crate::view::set_aside::Beside;
 use crate::view::sled_rows::SledRows;
 
 /// Where the rows of a view are, and whose they are.
@@ -32,6 +32,8 @@ pub(crate) struct ViewHome {
     pub(crate) generation: u32,
     /// Rows may start with what is left of the log.
     pub(crate) from_log_start: bool,
+    /// The views and indexes that the rows are of.
+    pub(crate) layout: Arc<Layout>,
     /// Rows that are found are read, and held against their digest.
     pub(crate) verify: bool,
 }
@@ -40,8 +42,6 @@ pub(crate) struct ViewHome {
 #[derive(Debug)]
 pub(super) struct OpenedRows {
     pub(super) levels: Levels,
-    /// The rows beside those of the view.
-    pub(super) beside: Beside,
     /// Why what was there was set aside.
     pub(super) rebuilt_because: Option<String>,
 }
@@ -50,7 +50,7 @@ impl ViewHome {
     /// Opens the rows. An error is the environment's: a full disk, a missing permission, a held lock.
     pub(super) fn open(&self, catalog: &Arc<Catalog>) -> Result<OpenedRows, Error> {
         let Some(folder) = &self.folder else {
-            return Ok(self.in_memory(catalog, None));
+            return self.in_memory(catalog, None);
         };
         if let Err(error) = folder.remove_others() {
             tracing::warn!(view = &*self.name, %error, "could not remove what is left of rows of a view");
@@ -90,22 +90,26 @@ impl ViewHome {
         }
         let opened = match &home.folder {
             Some(folder) => home.make(folder, catalog, None)?,
-            None => home.in_memory(catalog, None),
+            None => home.in_memory(catalog, None)?,
         };
         Ok((home, opened))
     }
 
     /// Rows in memory, with none at first.
-    pub(super) fn in_memory(&self, catalog: &Catalog, rebuilt_because: Option<String>) -> OpenedRows {
-        let (rows, meta) = (Arc::new(MemoryRows::new()), self.first_meta(catalog));
-        let levels = Levels::in_memory(rows, meta, self.memory_bytes);
-        OpenedRows { levels, beside: Beside::default(), rebuilt_because }
+    pub(super) fn in_memory(
+        &self,
+        catalog: &Catalog,
+        rebuilt_because: Option<String>,
+    ) -> Result<OpenedRows, Error> {
+        let (rows, meta): (Arc<dyn Rows>, _) = (Arc::new(MemoryRows::new()), self.first_meta(catalog));
+        Levels::create(&rows, &self.layout.first_rows().0, &meta)?;
+        Ok(OpenedRows { levels: Levels::in_memory(rows, meta, self.memory_bytes), rebuilt_because })
     }
 
     /// Sets aside what is there, and starts with no rows.
     pub(super) fn renew(&self, catalog: &Catalog, reason: &str) -> Result<OpenedRows, Error> {
         let Some(folder) = &self.folder else {
-            return Ok(self.in_memory(catalog, Some(reason.to_owned())));
+            return self.in_memory(catalog, Some(reason.to_owned()));
         };
         let reason = format!("{reason}; it is kept in {}", folder.set_aside(reason)?);
         tracing::warn!(
@@ -129,7 +133,7 @@ impl ViewHome {
         let made =
             SledRows::open(folder.root(), &folder.unmade_in_root(), self.cache_bytes).and_then(|rows| {
                 let rows: Arc<dyn Rows> = Arc::new(rows);
-                Levels::create(&rows, &self.first_meta(catalog))
+                Levels::create(&rows, &self.layout.first_rows().0, &self.first_meta(catalog))
             });
         if let Err(error) = made {
             // What stays is removed by the next attempt.
@@ -137,7 +141,7 @@ impl ViewHome {
             return Err(error);
         }
         folder.name_made()?;
-        Ok(OpenedRows { levels: self.open_levels(folder)?, beside: Beside::default(), rebuilt_because })
+        Ok(OpenedRows { levels: self.open_levels(folder)?, rebuilt_because })
     }
 
     fn open_found(&self, folder: &ViewFolder, catalog: &Arc<Catalog>) -> Result<OpenedRows, Error> {
@@ -145,11 +149,11 @@ impl ViewHome {
         let unfit = |why: String| Error::new(ErrorKind::View, why);
         let version = levels.version();
         self.check(version.meta(), catalog).map_err(unfit)?;
+        self.layout.check_rows(version.get(&Layout::names_key())?.as_deref()).map_err(unfit)?;
         if self.verify {
             check_rows(version.meta(), version.digest()?).map_err(unfit)?;
         }
-        let beside = Beside::count(&version)?;
-        Ok(OpenedRows { levels, beside, rebuilt_because: None })
+        Ok(OpenedRows { levels, rebuilt_because: None })
     }
 
     fn open_levels(&self, folder: &ViewFolder) -> Result<Levels, Error> {
@@ -198,7 +202,8 @@ impl ViewHome {
             checkpoint,
             turns: 0,
             fingerprint: 0,
-            digest: Digest::default(),
+            digest: self.layout.first_rows().1,
+            beside: Beside::default(),
         }
     }
 }

@@ -7,11 +7,15 @@ use std::thread::JoinHandle;
 use super::chunks::Chunks;
 use super::opened::ViewHome;
 use super::policy::ProjectionOptions;
+use super::proving::Prover;
+use super::refold::Source;
 use super::run::Run;
 use super::runs::Runs;
+use super::views::Views;
 use crate::error::Error;
 use crate::event::Position;
-use crate::view::state::{ProjectionState, ViewState};
+use crate::view::state::ViewState;
+use crate::view::status::ProjectionState;
 
 /// What a projector is started with.
 #[derive(Debug)]
@@ -36,12 +40,25 @@ pub(crate) struct Projector {
 
 impl Projector {
     /// Opens the view and starts the thread. The view can be read from then on, as of its checkpoint.
-    pub(crate) fn start<R: Runs>(projection: Arc<R>, setting: Setting) -> Result<Self, Error> {
+    pub(crate) fn start<R: Runs>(
+        projection: Arc<R>,
+        views: Arc<Views<R::Key, R::Value>>,
+        setting: Setting,
+    ) -> Result<Self, Error> {
         let (state, stop) = (setting.state.clone(), Arc::new(AtomicBool::new(false)));
         let keeps_rows = setting.home.folder.is_some();
         let from_log_start = setting.home.from_log_start;
         let name = format!("everfold-{}", setting.home.name);
-        let run = Run::open(projection, setting, stop.clone())?;
+        let catalog = state.catalog.clone();
+        state.set_refolder(Arc::new(Source {
+            projection: projection.clone(),
+            views: views.clone(),
+            catalog: catalog.clone(),
+        }));
+        let (home, chunks) = (setting.home.clone(), setting.chunks.clone());
+        let (own_projection, own_views) = (projection.clone(), views.clone());
+        state.set_prover(Arc::new(Prover { projection, views, home, catalog, chunks }));
+        let run = Run::open(own_projection, own_views, setting, stop.clone())?;
         let thread = std::thread::Builder::new()
             .name(name)
             .spawn(move || run.follow())

@@ -1,156 +1,92 @@
-//! Folds in memory, to hold rows against: those of a view, or of another projection.
+//! The fold of a projection, run once more beside the projector, for those who follow its changes.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use super::batch::ViewBatch;
-use super::chunks::Chunks;
-use super::feed::Feed;
-use super::folding::apply;
-use super::opened::ViewHome;
+use uuid::Uuid;
+
+use super::ViewBatch;
+use super::applying::apply;
 use super::runs::Runs;
-use crate::error::Error;
-use crate::event::{Position, RecordedEvent};
+use super::views::Views;
+use crate::error::{Error, ErrorKind};
+use crate::event::Position;
 use crate::log::catalog::Catalog;
-use crate::log::holds::truncated;
+use crate::log::cursor::Cursor;
+use crate::view::digest::Digest;
+use crate::view::feed::RowChange;
 use crate::view::levels::{Levels, Version};
-use crate::view::meta::ViewMeta;
-use crate::view::set_aside::{Beside, Redriven, SetAside, listed, redriven};
-use crate::view::verify::Refold;
+use crate::view::memory_rows::MemoryRows;
+use crate::view::meta::{Beside, ViewMeta};
+use crate::view::refold::{Refold, Refolder};
 
-/// So many changed rows are taken in together.
-const ROWS: usize = 4096;
-
-/// Folds the log again for a view.
-pub(crate) struct Refolder<R> {
-    pub(crate) projection: Arc<R>,
-    pub(crate) home: ViewHome,
-    pub(crate) catalog: Arc<Catalog>,
-    pub(crate) chunks: Arc<Chunks>,
+/// What a fold is started from.
+pub(super) struct Source<P: Runs> {
+    pub(super) projection: Arc<P>,
+    pub(super) views: Arc<Views<P::Key, P::Value>>,
+    pub(super) catalog: Arc<Catalog>,
 }
 
-impl<R> fmt::Debug for Refolder<R> {
+impl<P: Runs> fmt::Debug for Source<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Refolder").field("home", &self.home).finish_non_exhaustive()
+        f.debug_struct("Source").field("projection", &self.projection.name()).finish_non_exhaustive()
     }
 }
 
-impl<R: Runs> Refold for Refolder<R> {
-    fn refold(&self, rows: &Version) -> Result<Arc<Version>, Error> {
-        let start = self.catalog.log_start();
-        if self.home.from_log_start && start > Position::START.next() {
-            // Nobody knows any more where the log started when the rows did.
-            return Err(truncated(start));
+impl<P: Runs> Refolder for Source<P> {
+    fn start(&self, base: Option<Arc<Version>>) -> Box<dyn Refold> {
+        let base = base.unwrap_or_else(no_rows);
+        let at = base.meta().checkpoint;
+        let mut batch = ViewBatch::new(base, &self.views);
+        batch.tell();
+        let cursor = Cursor::forward(self.catalog.clone(), at);
+        Box::new(Fold { projection: self.projection.clone(), batch, cursor, at })
+    }
+}
+
+/// What is there before the first event.
+fn no_rows() -> Arc<Version> {
+    let meta = ViewMeta {
+        store_id: Uuid::nil(),
+        name: String::new(),
+        generation: 0,
+        checkpoint: Position::START,
+        turns: 0,
+        fingerprint: 0,
+        digest: Digest::default(),
+        beside: Beside::default(),
+    };
+    Levels::in_memory(Arc::new(MemoryRows::new()), meta, usize::MAX).version()
+}
+
+struct Fold<P: Runs> {
+    projection: Arc<P>,
+    /// All rows that the events so far have read or changed; never written.
+    batch: ViewBatch<P::Key, P::Value>,
+    cursor: Cursor,
+    at: Position,
+}
+
+impl<P: Runs> Refold for Fold<P> {
+    fn position(&self) -> Position {
+        self.at
+    }
+
+    fn step(&mut self) -> Result<Vec<RowChange>, Error> {
+        self.cursor.extend();
+        let event = self.cursor.next().unwrap_or_else(|| {
+            let message = format!("the log gave no event at position {}", self.at.next());
+            Err(Error::new(ErrorKind::Io, message))
+        })?;
+        let applied = apply(&*self.projection, &event, &mut self.batch);
+        if let Some(failure) = self.batch.failure() {
+            return Err(failure);
         }
-        let mut left_out = LeftOut { aside: listed(rows)?, redriven: redriven(rows)? };
-        left_out.redriven.reverse();
-        let to = rows.meta().checkpoint;
-        fold(&*self.projection, &self.home, &self.catalog, &self.chunks, to, left_out)
-    }
-}
-
-/// The rows that the log gives up to a position.
-pub(crate) fn fold_in_memory<R: Runs>(
-    projection: &R,
-    home: &ViewHome,
-    catalog: &Arc<Catalog>,
-    chunks: &Arc<Chunks>,
-    to: Position,
-) -> Result<Arc<Version>, Error> {
-    fold(projection, home, catalog, chunks, to, LeftOut::default())
-}
-
-/// The events that were not applied in their turn.
-#[derive(Default)]
-struct LeftOut {
-    aside: Vec<SetAside>,
-    /// The last one first.
-    redriven: Vec<Redriven>,
-}
-
-/// Rows in memory, and what they say of themselves.
-struct Rows {
-    levels: Levels,
-    meta: ViewMeta,
-    beside: Beside,
-}
-
-fn fold<R: Runs>(
-    projection: &R,
-    home: &ViewHome,
-    catalog: &Arc<Catalog>,
-    chunks: &Arc<Chunks>,
-    to: Position,
-    mut left_out: LeftOut,
-) -> Result<Arc<Version>, Error> {
-    let opened = home.in_memory(catalog, None);
-    let meta = opened.levels.version().meta().clone();
-    let mut rows = Rows { levels: opened.levels, meta, beside: opened.beside };
-    let aside = left_out.aside.iter().map(|event| event.position);
-    let skipped: BTreeSet<Position> =
-        aside.chain(left_out.redriven.iter().map(|event| event.position)).collect();
-    let mut feed = Feed::new(catalog.clone(), chunks.clone(), rows.meta.checkpoint);
-    loop {
-        while let Some(next) = left_out.redriven.pop_if(|event| event.checkpoint <= rows.meta.checkpoint) {
-            let event =
-                Feed::new(catalog.clone(), chunks.clone(), next.position.previous()).event(next.position)?;
-            rows.redrive(projection, &event, next)?;
+        self.at = event.position();
+        match applied {
+            Ok(()) => self.batch.changes_of_event(),
+            // The view has passed this event without it: so does this.
+            Err(_) => self.batch.undo_event().map(|()| Vec::new()),
         }
-        if rows.meta.checkpoint >= to {
-            break;
-        }
-        let to = left_out.redriven.last().map_or(to, |next| next.checkpoint.min(to));
-        rows.advance(projection, &mut feed, to, &skipped)?;
-    }
-    for aside in &left_out.aside {
-        let (version, mut meta) = (rows.levels.version(), rows.meta.clone());
-        let change = rows.beside.list(&version, aside, &mut meta.digest)?;
-        rows.levels.publish(&[change], meta.clone())?;
-        rows.meta = meta;
-    }
-    Ok(rows.levels.version())
-}
-
-impl Rows {
-    fn advance<R: Runs>(
-        &mut self,
-        projection: &R,
-        feed: &mut Feed,
-        to: Position,
-        skipped: &BTreeSet<Position>,
-    ) -> Result<(), Error> {
-        let mut batch = ViewBatch::new(self.levels.version());
-        let (mut checkpoint, mut fingerprint) = (self.meta.checkpoint, self.meta.fingerprint);
-        while checkpoint < to && batch.changed() < ROWS {
-            let event = feed.event(checkpoint.next())?;
-            if !skipped.contains(&event.position()) {
-                apply(projection, &event, &mut batch).map_err(|halt| halt.into_error())?;
-            }
-            (checkpoint, fingerprint) = (event.position(), event.fingerprint());
-        }
-        let (changes, digest) = batch.finish(self.meta.digest)?;
-        let meta = ViewMeta { checkpoint, fingerprint, digest, ..self.meta.clone() };
-        self.levels.publish(&changes, meta.clone())?;
-        self.meta = meta;
-        Ok(())
-    }
-
-    fn redrive<R: Runs>(
-        &mut self,
-        projection: &R,
-        event: &RecordedEvent,
-        redriven: Redriven,
-    ) -> Result<(), Error> {
-        let version = self.levels.version();
-        let mut batch = ViewBatch::new(version.clone());
-        apply(projection, event, &mut batch).map_err(|halt| halt.into_error())?;
-        let (changes, mut digest) = batch.finish(self.meta.digest)?;
-        let noted = self.beside.redriven(&version, redriven, &mut digest)?;
-        let meta = ViewMeta { digest, ..self.meta.clone() };
-        let changes: Vec<_> = noted.into_iter().chain(changes).collect();
-        self.levels.publish(&changes, meta.clone())?;
-        self.meta = meta;
-        Ok(())
     }
 }

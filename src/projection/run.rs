@@ -6,17 +6,17 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use super::chunks::Chunks;
-use super::folding::{Folding, Halt, Turn};
+use super::folding::{Current, Fold, Folding, Halt, Turn};
 use super::opened::{OpenedRows, ViewHome};
-use super::policy::ProjectionOptions;
 use super::projector::Setting;
 use super::runs::Runs;
+use super::views::Views;
 use crate::error::{Error, ErrorKind};
 use crate::event::Position;
 use crate::view::control::{Asked, Request};
 use crate::view::folder::{ViewFolder, ViewNote};
-use crate::view::state::{ProjectionState, ViewState};
+use crate::view::state::ViewState;
+use crate::view::status::ProjectionState;
 use crate::watermark::{TaskSlot, Waited};
 
 /// Events are applied for so long before a write, if there are enough.
@@ -30,12 +30,10 @@ const NOTE_EVERY: Duration = Duration::from_secs(1);
 /// How often the rows are made durable while events are applied: so a loss of power costs no more than that.
 const DURABLE_EVERY: Duration = Duration::from_secs(2);
 
-pub(super) struct Run<R> {
-    projection: Arc<R>,
-    options: ProjectionOptions,
+pub(super) struct Run<R: Runs> {
+    fold: Fold<R>,
     home: ViewHome,
     state: Arc<ViewState>,
-    chunks: Arc<Chunks>,
     stop: Arc<AtomicBool>,
     /// The rows of this generation. `None` only while others are put in their place.
     own: Option<Folding<R>>,
@@ -56,23 +54,26 @@ pub(super) struct Run<R> {
 }
 
 /// Rows being built beside those that are served.
-struct Next<R> {
+struct Next<R: Runs> {
     home: ViewHome,
     folding: Folding<R>,
 }
 
 impl<R: Runs> Run<R> {
     /// Opens the rows, and serves them.
-    pub(super) fn open(projection: Arc<R>, setting: Setting, stop: Arc<AtomicBool>) -> Result<Self, Error> {
+    pub(super) fn open(
+        projection: Arc<R>,
+        views: Arc<Views<R::Key, R::Value>>,
+        setting: Setting,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Self, Error> {
         let Setting { home, options, state, chunks } = setting;
         let opened = home.open(&state.catalog)?;
         let earlier = projection.serves_earlier().then(|| home.open_earlier(&state.catalog)).flatten();
         let mut run = Run {
-            projection,
-            options,
+            fold: Fold { projection, views, options, state: state.clone(), chunks },
             home,
             state,
-            chunks,
             stop,
             own: None,
             serves_own: true,
@@ -85,38 +86,39 @@ impl<R: Runs> Run<R> {
             furthest: Position::START,
         };
         match earlier {
-            Some((generation, earlier)) => run.serve_earlier(generation, earlier, opened),
-            None => run.serve(opened),
+            Some((generation, earlier)) => run.serve_earlier(generation, earlier, opened)?,
+            None => run.serve(opened)?,
         }
         Ok(run)
     }
 
-    fn folding(&self, opened: OpenedRows) -> Folding<R> {
-        let (catalog, chunks) = (self.state.catalog.clone(), self.chunks.clone());
-        Folding::new(self.projection.clone(), self.options.clone(), catalog, chunks, opened)
-    }
-
-    fn serve(&mut self, mut opened: OpenedRows) {
+    fn serve(&mut self, mut opened: OpenedRows) -> Result<(), Error> {
         if let Some(why) = opened.rebuilt_because.take() {
             self.state.set_rebuilt_because(why);
         }
-        let own = self.folding(opened);
-        own.serve(&self.state);
+        let mut own = Folding::new(self.fold.clone(), opened)?;
+        own.serve();
         (self.serves_own, self.live) = (true, false);
         self.own = Some(own);
+        Ok(())
     }
 
-    fn serve_earlier(&mut self, generation: u32, earlier: OpenedRows, mut opened: OpenedRows) {
+    fn serve_earlier(
+        &mut self,
+        generation: u32,
+        earlier: OpenedRows,
+        mut opened: OpenedRows,
+    ) -> Result<(), Error> {
         if let Some(why) = opened.rebuilt_because.take() {
             self.state.set_rebuilt_because(why);
         }
-        let earlier = super::folding::Current::new(earlier.levels, earlier.beside);
-        let own = self.folding(opened);
-        let rows = earlier.rows();
-        self.state.set_earlier(generation, earlier.levels, own.current.levels.clone(), rows);
+        let earlier = Current::new(earlier.levels, self.fold.views.layout())?;
+        let own = Folding::new(self.fold.clone(), opened)?;
+        self.state.set_earlier(generation, earlier.levels, own.current.levels.clone(), earlier.rows);
         self.state.set_building(own.checkpoint());
         self.serves_own = false;
         self.own = Some(own);
+        Ok(())
     }
 
     pub(super) fn follow(mut self) {
@@ -216,7 +218,7 @@ impl<R: Runs> Run<R> {
             (self.furthest, self.rebuilds) = (checkpoint, 0);
         }
         match self.serves_own {
-            true => own.advance(&self.state),
+            true => own.advance(),
             false => self.state.set_building(checkpoint),
         }
     }
@@ -245,8 +247,8 @@ impl<R: Runs> Run<R> {
 
     /// The rows of this generation take the place of those of an earlier one.
     fn switch_to_own(&mut self) {
-        if let Some(own) = &self.own {
-            own.serve(&self.state);
+        if let Some(own) = &mut self.own {
+            own.serve();
         }
         self.serves_own = true;
         self.state.set_built(None);
@@ -276,8 +278,8 @@ impl<R: Runs> Run<R> {
         if let Err(error) = marked {
             return self.give_up(next, error);
         }
-        let Next { home, folding } = next;
-        folding.serve(&self.state);
+        let Next { home, mut folding } = next;
+        folding.serve();
         self.home = home;
         self.last_durable = (Instant::now(), folding.checkpoint());
         drop(self.own.replace(folding));
@@ -331,7 +333,7 @@ impl<R: Runs> Run<R> {
             return Ok(());
         }
         let (home, opened) = self.home.beside(&self.state.catalog)?;
-        let folding = self.folding(opened);
+        let folding = Folding::new(self.fold.clone(), opened)?;
         self.state.set_built(None);
         self.state.set_building(folding.checkpoint());
         self.next = Some(Next { home, folding });
@@ -342,7 +344,7 @@ impl<R: Runs> Run<R> {
         let Some(own) = &mut self.own else { return Ok(()) };
         match own.redrive(which) {
             Ok(reply) => {
-                own.advance(&self.state);
+                own.advance();
                 // Whatever it was that is not durable now.
                 self.last_durable.1 = Position::START;
                 asked.answer(reply);
@@ -382,15 +384,13 @@ impl<R: Runs> Run<R> {
             return false;
         }
         self.rebuilds += 1;
-        match self.home.renew(&self.state.catalog, &error.to_string()) {
-            Ok(opened) => {
-                if !self.serves_own {
-                    self.state.set_built(None);
-                }
-                self.last_durable = (Instant::now(), Position::START);
-                self.serve(opened);
-                true
-            }
+        if !self.serves_own {
+            self.state.set_built(None);
+        }
+        self.last_durable = (Instant::now(), Position::START);
+        let renewed = self.home.renew(&self.state.catalog, &error.to_string());
+        match renewed.and_then(|opened| self.serve(opened)) {
+            Ok(()) => true,
             Err(error) => {
                 self.halt(next, error);
                 false

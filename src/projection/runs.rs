@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{ApplyError, Projection, ViewBatch};
+use super::{ApplyError, Projection, ViewBatch, Views};
 use crate::event::RecordedEvent;
 use crate::view::key::Key;
 
@@ -22,6 +22,9 @@ pub(crate) trait Runs: Send + Sync + 'static {
 
     /// Whether the rows of an earlier generation are served until this one has caught up.
     fn serves_earlier(&self) -> bool;
+
+    /// The views and indexes it keeps besides its own view.
+    fn views(&self) -> Views<Self::Key, Self::Value>;
 
     fn apply(
         &self,
@@ -48,6 +51,10 @@ impl<P: Projection> Runs for P {
 
     fn serves_earlier(&self) -> bool {
         P::SERVES_EARLIER
+    }
+
+    fn views(&self) -> Views<Self::Key, Self::Value> {
+        P::views()
     }
 
     fn apply(

@@ -1,5 +1,6 @@
 //! Opens, wires and closes: a log, the projectors that follow it, the handles on both.
 
+mod folds;
 mod projections;
 
 use std::path::Path;
@@ -42,6 +43,7 @@ struct Shared {
     view_cache_bytes: u64,
     view_memory_bytes: usize,
     verify_views: bool,
+    change_buffer_bytes: usize,
     projectors: Mutex<Projectors>,
     rebuilt_views: Arc<RebuiltViews>,
     /// The log as projections read it.
@@ -84,6 +86,7 @@ impl Options {
             view_cache_bytes: self.view_cache_bytes,
             view_memory_bytes: self.view_memory_bytes,
             verify_views: self.verify_views,
+            change_buffer_bytes: self.change_buffer_bytes,
             projectors: Mutex::default(),
             rebuilt_views: Arc::default(),
             chunks: Arc::default(),
@@ -308,6 +311,10 @@ impl Store {
     #[must_use]
     pub fn store_id(&self) -> Uuid {
         self.shared.log.store_id()
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.shared.log
     }
 
     /// Ends the projections, commits what was submitted, makes everything durable, marks the store as closed and gives its

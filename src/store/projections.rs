@@ -11,12 +11,16 @@ use crate::log::catalog::closed;
 use crate::log::read_only;
 use crate::log::retaining::Needed;
 use crate::projection::{
-    Projection, ProjectionOptions, Projector, Refolder, Runs, Setting, ViewHome, fold_in_memory,
+    Projection, ProjectionOptions, Projector, Runs, Setting, ViewHome, Views, fold_in_memory,
 };
 use crate::retention::{KeptBy, Retained, Retention};
+use crate::view::feed::Feed;
 use crate::view::folder::{self, ViewFolder, check_name};
 use crate::view::handle::View;
-use crate::view::state::{ProjectionState, ViewState, ViewStatus};
+use crate::view::layout::Part;
+use crate::view::levels::Version as RowsAt;
+use crate::view::state::ViewState;
+use crate::view::status::{ProjectionState, ViewStatus};
 use crate::view::verify::{Comparison, compare};
 
 /// The projections registered with a store.
@@ -133,24 +137,23 @@ impl Store {
             }
             None => {}
         }
-        let home = self.home_of(&projection)?;
-        let (catalog, chunks) = (self.shared.log.catalog.clone(), self.shared.chunks.clone());
-        let projection = Arc::new(projection);
-        let refold = Box::new(Refolder {
-            projection: projection.clone(),
-            home: home.clone(),
-            catalog: catalog.clone(),
-            chunks: chunks.clone(),
-        });
-        let rebuilt = self.shared.rebuilt_views.clone();
-        let state = Arc::new(ViewState::new(name.clone(), generation, catalog, rebuilt, refold));
-        let setting = Setting { home, options, state: state.clone(), chunks };
-        let projector = Projector::start(projection, setting)?;
+        let views = projection.views().checked()?;
+        let home = self.home_of(&projection, &views)?;
+        let state = Arc::new(ViewState::new(
+            name.clone(),
+            generation,
+            self.shared.log.catalog.clone(),
+            self.shared.rebuilt_views.clone(),
+            views.layout().clone(),
+            Feed::new(self.shared.change_buffer_bytes),
+        ));
+        let setting = Setting { home, options, state: state.clone(), chunks: self.shared.chunks.clone() };
+        let projector = Projector::start(Arc::new(projection), views, setting)?;
         projectors.by_name.insert(name, Registered { kind, generation, projector });
         Ok(View::new(state))
     }
 
-    fn home_of<R: Runs>(&self, projection: &R) -> Result<ViewHome, Error> {
+    fn home_of<R: Runs>(&self, projection: &R, views: &Views<R::Key, R::Value>) -> Result<ViewHome, Error> {
         let (name, generation): (Arc<str>, u32) = (projection.name().into(), projection.generation());
         let root = self.shared.log.catalog.storage.root();
         let folder = root.map(|root| ViewFolder::find(root, name.clone(), generation)).transpose()?;
@@ -162,6 +165,7 @@ impl Store {
             generation,
             from_log_start: projection.takes_what_is_left(),
             memory_bytes: self.shared.view_memory_bytes,
+            layout: views.layout().clone(),
             verify: self.shared.verify_views,
         })
     }
@@ -212,10 +216,14 @@ impl Store {
                 "position {to} is not in the log yet, which ends at {last}: compare up to there"
             )));
         }
-        let (catalog, chunks) = (&self.shared.log.catalog, &self.shared.chunks);
-        let first = fold_in_memory(a, &self.home_of(a)?, catalog, chunks, to)?;
-        let second = fold_in_memory(b, &self.home_of(b)?, catalog, chunks, to)?;
-        compare(&first, &second)
+        compare(Part::OWN, &*self.fold_to(a, to)?, &*self.fold_to(b, to)?)
+    }
+
+    fn fold_to<R: Runs>(&self, projection: &R, to: Position) -> Result<Arc<RowsAt>, Error> {
+        let views = projection.views().checked()?;
+        let home = self.home_of(projection, &views)?;
+        let log = (&self.shared.log.catalog, &self.shared.chunks);
+        fold_in_memory(projection, &views, &home, log, to)
     }
 
     /// Ends a view's projection, if it is registered, and removes the view's rows, of all generations, and its note. Of

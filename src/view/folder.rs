@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::directory;
-use super::state::{ProjectionState, ViewStatus};
+use super::status::{ProjectionState, ViewStatus};
 use crate::error::{Error, ErrorKind};
 use crate::event::Position;
 use crate::log::create::VIEWS_FOLDER;

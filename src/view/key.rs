@@ -7,6 +7,10 @@
 //! i8 … i128             big-endian, sign bit flipped: the negative ones come first
 //! char                  its scalar value as a u32
 //! [u8; N], Uuid         the bytes
+//! SystemTime            seconds since 1970 as i64, rounded down; nanoseconds after that as u32: see `time_key`
+//! Duration              seconds as u64, nanoseconds as u32
+//! NonZero<_>            as the number
+//! Reverse<K>            K with all bits flipped: what comes last comes first
 //! String, Vec<u8>       the bytes with 00 written as 00 FF, then 00 01
 //! Option<K>             00 | 01 K
 //! (A, B, …)             A B …
@@ -21,6 +25,9 @@
 //!
 //! The encoding is part of the on-disk form of views. The golden bytes in the tests never change.
 
+use std::cmp::Reverse;
+use std::num::NonZero;
+
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind};
@@ -32,9 +39,10 @@ const END: [u8; 2] = [0x00, 0x01];
 /// A key of a view: encoded so that the order of the bytes is the order of the keys, which is what makes ranges and
 /// prefixes mean what they say.
 ///
-/// Implemented for integers, `bool`, `char`, [`String`], `Vec<u8>`, `[u8; N]`, [`Uuid`], [`Position`], [`Version`],
-/// `()`, [`Option`] (`None` first) and tuples of up to six keys. There are no floats, as they have no total order, and
-/// no `usize`, whose width differs between machines.
+/// Implemented for integers (also [`NonZero`]), `bool`, `char`, [`String`], `Vec<u8>`, `[u8; N]`, [`Uuid`], [`Position`],
+/// [`Version`], [`SystemTime`](std::time::SystemTime) (also before 1970), [`Duration`](std::time::Duration), `()`,
+/// [`Option`] (`None` first), [`Reverse`] for a descending order, and tuples of up to six keys. There are no floats, as
+/// they have no total order, and no `usize`, whose width differs between machines.
 ///
 /// The encoding is part of the on-disk form of views: change what a type encodes to, and its views must be rebuilt.
 ///
@@ -76,11 +84,22 @@ pub trait Key: Sized + Send + Sync + 'static {
     fn decode(input: &mut &[u8]) -> Result<Self, Error>;
 }
 
-fn fault(message: impl Into<String>) -> Error {
+/// The key that these bytes are, and nothing more.
+pub(crate) fn decode_whole<K: Key>(mut bytes: &[u8]) -> Result<K, Error> {
+    let key = K::decode(&mut bytes)?;
+    match bytes {
+        [] => Ok(key),
+        _ => Err(fault(
+            "a view's key is longer than its type: raise the projection's GENERATION when its types change",
+        )),
+    }
+}
+
+pub(super) fn fault(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Codec, message)
 }
 
-fn take<const N: usize>(input: &mut &[u8]) -> Result<[u8; N], Error> {
+pub(super) fn take<const N: usize>(input: &mut &[u8]) -> Result<[u8; N], Error> {
     let (taken, rest) =
         input.split_first_chunk().ok_or_else(|| fault("the key ends where more bytes were expected"))?;
     *input = rest;
@@ -147,8 +166,40 @@ macro_rules! signed {
     )*};
 }
 
+macro_rules! non_zero {
+    ($($int:ty)*) => {$(
+        impl Key for NonZero<$int> {
+            fn encode(&self, out: &mut Vec<u8>) {
+                self.get().encode(out);
+            }
+
+            fn decode(input: &mut &[u8]) -> Result<Self, Error> {
+                NonZero::new(<$int>::decode(input)?).ok_or_else(|| fault("a key that is not zero is zero"))
+            }
+        }
+    )*};
+}
+
 unsigned!(u8 u16 u32 u64 u128);
 signed!(i8 i16 i32 i64 i128);
+non_zero!(u8 u16 u32 u64 u128 i8 i16 i32 i64 i128);
+
+/// Descending: the order of the bytes is turned round by flipping each bit.
+impl<K: Key> Key for Reverse<K> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        self.0.encode(out);
+        out.iter_mut().skip(start).for_each(|byte| *byte = !*byte);
+    }
+
+    fn decode(input: &mut &[u8]) -> Result<Self, Error> {
+        let flipped: Vec<u8> = input.iter().map(|byte| !byte).collect();
+        let mut rest = flipped.as_slice();
+        let key = K::decode(&mut rest)?;
+        *input = input.get(input.len() - rest.len()..).unwrap_or_default();
+        Ok(Reverse(key))
+    }
+}
 
 impl Key for bool {
     fn encode(&self, out: &mut Vec<u8>) {
@@ -310,6 +361,7 @@ pub(crate) mod tests {
     type Numbers = ((u8, u16, u32, u64, u128), (i8, i16, i32, i64, i128));
     type Texts = (String, Vec<u8>, Option<String>, [u8; 3], String, Vec<u8>);
     type Others = (bool, char, Uuid, Option<Option<i8>>, (Position, Version), ());
+    type Turned = (Reverse<String>, Reverse<(Option<Reverse<i16>>, u8)>, NonZero<i32>, Reverse<Vec<u8>>);
 
     fn few() -> impl Strategy<Value = u64> {
         prop_oneof![0..3u64, any::<u64>(), u64::MAX - 2..=u64::MAX]
@@ -322,11 +374,19 @@ pub(crate) mod tests {
         (any::<bool>(), any::<char>(), uuid, any::<Option<Option<i8>>>(), numbers, Just(()))
     }
 
+    fn turned() -> impl Strategy<Value = Turned> {
+        let pair = (any::<Option<i16>>(), any::<u8>());
+        let pair = pair.prop_map(|(number, byte)| Reverse((number.map(Reverse), byte)));
+        let number = (any::<i32>(), -2..3i32)
+            .prop_map(|(far, near)| NonZero::new(far).or(NonZero::new(near)).unwrap_or(NonZero::<i32>::MIN));
+        (text().prop_map(Reverse), pair, number, bytes().prop_map(Reverse))
+    }
+
     fn texts() -> impl Strategy<Value = Texts> {
         (text(), bytes(), proptest::option::of(text()), any::<[u8; 3]>(), text(), bytes())
     }
 
-    fn check<K: Key + Ord + Debug>(a: &K, b: &K) -> Result<(), TestCaseError> {
+    pub(crate) fn check<K: Key + Ord + Debug>(a: &K, b: &K) -> Result<(), TestCaseError> {
         let (mut left, right) = (encoded(a), encoded(b));
         prop_assert_eq!(left.cmp(&right), a.cmp(b));
         prop_assert_eq!(a == b, left.starts_with(&right), "no encoding begins with another one");
@@ -334,6 +394,15 @@ pub(crate) mod tests {
         let mut input = left.as_slice();
         prop_assert_eq!(&K::decode(&mut input).unwrap(), a);
         prop_assert_eq!(input, [0xFF], "decoding takes the key and nothing more");
+        Ok(())
+    }
+
+    pub(crate) fn hostile<K: Key + Debug>(bytes: &[u8]) -> Result<(), TestCaseError> {
+        let mut input = bytes;
+        match K::decode(&mut input) {
+            Ok(key) => prop_assert_eq!([&encoded(&key), input].concat(), bytes),
+            Err(error) => prop_assert_eq!(error.kind(), ErrorKind::Codec),
+        }
         Ok(())
     }
 
@@ -360,19 +429,19 @@ pub(crate) mod tests {
         }
 
         #[test]
+        fn keys_turned_round_sort_downwards_and_come_back(a in turned(), b in turned()) {
+            check(&a, &b)?;
+            check(&a.0, &b.0)?;
+            check(&(a.3, a.2), &(b.3, b.2))?;
+        }
+
+        #[test]
         fn hostile_bytes_are_an_error_or_the_one_encoding_of_a_key(bytes in bytes(), noise: Vec<u8>) {
-            fn hostile<K: Key + Debug>(bytes: &[u8]) -> Result<(), TestCaseError> {
-                let mut input = bytes;
-                match K::decode(&mut input) {
-                    Ok(key) => prop_assert_eq!([&encoded(&key), input].concat(), bytes),
-                    Err(error) => prop_assert_eq!(error.kind(), ErrorKind::Codec),
-                }
-                Ok(())
-            }
             for bytes in [bytes, noise] {
                 hostile::<Numbers>(&bytes)?;
                 hostile::<Texts>(&bytes)?;
                 hostile::<Others>(&bytes)?;
+                hostile::<Turned>(&bytes)?;
                 hostile::<String>(&bytes)?;
                 hostile::<(Vec<u8>, Option<bool>, char)>(&bytes)?;
             }
@@ -390,5 +459,7 @@ pub(crate) mod tests {
             b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\x09\0\xFF\0\x01"
         );
         assert_eq!(encoded(&()), b"");
+        assert_eq!(encoded(&Reverse("a".to_owned())), b"\x9E\xFF\xFE");
+        assert_eq!(encoded(&NonZero::<u16>::MIN), b"\0\x01");
     }
 }

@@ -9,7 +9,7 @@ use super::control::Request;
 use super::handle::View;
 use super::key::Key;
 use super::set_aside::{SetAside, listed};
-use super::state::ViewDigest;
+use super::status::ViewDigest;
 use super::verify::{Verified, compare};
 use crate::error::Error;
 use crate::event::Position;
@@ -207,7 +207,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> View<K, V> {
     pub fn verify(&self) -> Result<Verified<K>, Error> {
         let rows = self.state.own_rows()?;
         let again = self.state.refold(&rows)?;
-        let compared = compare(&rows, &again).map_err(|e| self.state.met(e))?;
+        let compared = compare(self.part, &rows, &again).map_err(|e| self.state.met(e))?;
         Ok(Verified {
             said: ViewDigest::of(rows.meta()),
             found: compared.first,

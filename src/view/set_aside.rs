@@ -1,8 +1,8 @@
 //! The events that a view does without: rows beside those of the view, which no range of a handle shows.
 //!
 //! ```text
-//! [0, 1] position u64, big-endian    1, then bincode of (stream, type, cause, attempts u32)
-//! [0, 2] turn u64, big-endian        1, then bincode of (position u64, checkpoint u64)
+//! [0, 3] position u64, big-endian    1, then bincode of (stream, type, cause, attempts u32)
+//! [0, 4] turn u64, big-endian        1, then bincode of (position u64, checkpoint u64)
 //! ```
 //!
 //! The second kind tells which events were applied later than their turn was, and when: so that the rows still follow
@@ -12,14 +12,15 @@ use std::ops::Bound;
 
 use super::digest::{Digest, RowHash};
 use super::levels::Version;
+use super::meta::Beside;
 use super::rows::{Change, Row};
 use crate::codec;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Position, RecordedEvent};
 
-const LISTED: [u8; 2] = [0, 1];
-const REDRIVEN: [u8; 2] = [0, 2];
-const END: [u8; 2] = [0, 3];
+const LISTED: [u8; 2] = [0, 3];
+const REDRIVEN: [u8; 2] = [0, 4];
+const END: [u8; 2] = [0, 5];
 const FORMAT: u8 = 1;
 /// The longest cause that is kept, in bytes.
 const MOST_CAUSE: usize = 2048;
@@ -38,13 +39,6 @@ pub struct SetAside {
     pub cause: String,
     /// How often it was tried to apply it.
     pub attempts: u32,
-}
-
-/// How many rows beside those of the view there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Beside {
-    pub(crate) listed: u64,
-    pub(crate) redriven: u64,
 }
 
 /// An event that was applied when the view had reached a checkpoint after it.
@@ -81,22 +75,6 @@ impl SetAside {
 }
 
 impl Beside {
-    pub(crate) fn count(rows: &Version) -> Result<Self, Error> {
-        let mut beside = Beside::default();
-        for row in rows.scan(Bound::Included(LISTED.to_vec()), Bound::Excluded(END.to_vec())) {
-            match row?.0.starts_with(&LISTED) {
-                true => beside.listed += 1,
-                false => beside.redriven += 1,
-            }
-        }
-        Ok(beside)
-    }
-
-    /// How many of the rows in a digest are the view's own.
-    pub(crate) fn rows(self, digest: Digest) -> u64 {
-        digest.rows.saturating_sub(self.listed).saturating_sub(self.redriven)
-    }
-
     /// Puts an event on the list, in place of what was said of it before.
     pub(crate) fn list(
         &mut self,

@@ -1,142 +1,25 @@
 //! What a view's handles and its projector share.
 
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::thread::Thread;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::control::{Inbox, Reply, Request};
+use super::feed::Feed;
+use super::layout::Layout;
 use super::levels::{Levels, Version};
-use super::meta::ViewMeta;
-use super::verify::Refold;
+use super::refold::Refolder;
+use super::status::{ProjectionState, ViewDigest, ViewStatus};
+use super::verify::Prove;
 use crate::error::{Error, ErrorKind};
 use crate::event::Position;
 use crate::log::catalog::{Catalog, closed};
+use crate::log::reader::Reader;
 use crate::log::report::RebuiltView;
+use crate::log::window::RANDOM;
 use crate::watermark::{TaskSlot, Waited, Watermark};
-
-/// What a projection is doing.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum ProjectionState {
-    /// Registered, and has not looked at the log yet.
-    NeverRun,
-    /// Applying events that were in the log before.
-    Rebuilding,
-    /// Has applied everything there was, and waits for more.
-    Live,
-    /// Applies nothing until it is [resumed](crate::View::resume).
-    Paused,
-    /// Will try an event again that it could not apply.
-    Retrying {
-        /// The event.
-        position: Position,
-        /// How often it was tried.
-        attempts: u32,
-        /// Why the last attempt failed.
-        cause: Error,
-    },
-    /// Will apply no more until it is registered again, usually by a program in which the cause is mended.
-    Stopped {
-        /// The event it could not apply.
-        position: Position,
-        /// Why.
-        cause: Error,
-    },
-    /// The view was [dropped](crate::Store::drop_view): it can be read no more.
-    Dropped,
-}
-
-impl ProjectionState {
-    /// The word used by the command line.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            ProjectionState::NeverRun => "never run",
-            ProjectionState::Rebuilding => "rebuilding",
-            ProjectionState::Live => "live",
-            ProjectionState::Paused => "paused",
-            ProjectionState::Retrying { .. } => "retrying",
-            ProjectionState::Dropped => "dropped",
-            ProjectionState::Stopped { .. } => "stopped",
-        }
-    }
-}
-
-impl fmt::Display for ProjectionState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ProjectionState::Stopped { position, cause } => {
-                write!(f, "stopped at position {position}: {cause}")
-            }
-            ProjectionState::Retrying { position, attempts, cause } => {
-                write!(f, "retrying position {position} after {attempts} attempts: {cause}")
-            }
-            other => f.write_str(other.name()),
-        }
-    }
-}
-
-/// A view and its projection, as of now.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct ViewStatus {
-    /// The projection's name.
-    pub name: String,
-    /// Its generation.
-    pub generation: u32,
-    /// What it is doing.
-    pub state: ProjectionState,
-    /// The last event applied.
-    pub checkpoint: Position,
-    /// The last event applied whose effect would survive a loss of power; the others would be applied again.
-    pub durable: Position,
-    /// How many events it is behind the log.
-    pub lag: u64,
-    /// How many rows the view has.
-    pub rows: u64,
-    /// What tells its rows from any others.
-    pub digest: ViewDigest,
-    /// How many events were [set aside](crate::View::set_aside).
-    pub set_aside: u64,
-    /// The generation whose rows are served: an earlier one, while this one is built
-    /// [beside it](crate::Projection::SERVES_EARLIER).
-    pub serves: u32,
-    /// How far the rows are that are being built beside those that are served, if there are any.
-    pub building: Option<Position>,
-    /// Why the last [rebuild](crate::View::rebuild) was given up, if it was.
-    pub rebuild_failed: Option<Error>,
-    /// Why the view that was found on disk was set aside and is made anew, if it was.
-    pub rebuilt_because: Option<String>,
-}
-
-/// What tells the rows of a view from any others: how many there are, and the sum of a hash of each, as of a checkpoint.
-/// It counts the list of events that were set aside as well. Two stores with the same log and projection have the same
-/// digest at the same checkpoint. It finds damage and folds that are not deterministic; it does not authenticate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct ViewDigest {
-    /// The last event applied.
-    pub checkpoint: Position,
-    /// How many rows there are, with those about events that were set aside.
-    pub rows: u64,
-    /// The sum of their hashes.
-    pub sum: u128,
-}
-
-impl ViewDigest {
-    pub(crate) fn of(meta: &ViewMeta) -> Self {
-        ViewDigest { checkpoint: meta.checkpoint, rows: meta.digest.rows, sum: meta.digest.sum }
-    }
-}
-
-impl fmt::Display for ViewDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{:032x}", self.checkpoint, self.rows, self.sum)
-    }
-}
 
 #[derive(Debug)]
 pub(crate) struct ViewState {
@@ -144,13 +27,19 @@ pub(crate) struct ViewState {
     pub(crate) generation: u32,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) checkpoint: Watermark,
+    /// The views and indexes there are.
+    pub(crate) layout: Arc<Layout>,
+    /// What the last events changed, for those who follow.
+    pub(crate) feed: Feed,
+    /// Folds the log once more for them; none after the store was closed.
+    refolder: Mutex<Option<Arc<dyn Refolder>>>,
+    /// The same for those who hold the rows against the log.
+    prover: Mutex<Option<Arc<dyn Prove>>>,
     row_count: AtomicU64,
     /// None between the end of one set of rows and the start of the next, and after the store was closed.
     levels: RwLock<Option<Sets>>,
     /// What handles ask of the projector.
     pub(crate) inbox: Inbox,
-    /// What folds the log once more.
-    refold: Box<dyn Refold>,
     condition: Mutex<Condition>,
     /// Rows that were being built are built, or given up.
     built: Condvar,
@@ -203,7 +92,8 @@ impl ViewState {
         generation: u32,
         catalog: Arc<Catalog>,
         rebuilt: Arc<RebuiltViews>,
-        refold: Box<dyn Refold>,
+        layout: Arc<Layout>,
+        feed: Feed,
     ) -> Self {
         let condition = Condition {
             state: ProjectionState::NeverRun,
@@ -218,10 +108,13 @@ impl ViewState {
             generation,
             catalog,
             checkpoint: Watermark::default(),
+            layout,
+            feed,
+            refolder: Mutex::default(),
+            prover: Mutex::default(),
             row_count: AtomicU64::new(0),
             levels: RwLock::default(),
             inbox: Inbox::default(),
-            refold,
             condition: Mutex::new(condition),
             built: Condvar::new(),
             rebuilt,
@@ -257,7 +150,8 @@ impl ViewState {
 
     /// The rows that the log gives up to the checkpoint of others, with what those say was left out.
     pub(crate) fn refold(&self, rows: &Version) -> Result<Arc<Version>, Error> {
-        self.refold.refold(rows)
+        let prover = self.prover.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        prover.ok_or_else(|| self.ended())?.refold(rows)
     }
 
     /// Asks something of the projector, and waits until it is done.
@@ -320,6 +214,19 @@ impl ViewState {
         *self.levels.write().unwrap_or_else(PoisonError::into_inner) = sets;
         self.row_count.store(rows, Ordering::Release);
         self.checkpoint.reset(checkpoint);
+        self.feed.restart(checkpoint);
+    }
+
+    pub(crate) fn set_refolder(&self, refolder: Arc<dyn Refolder>) {
+        *self.refolder.lock().unwrap_or_else(PoisonError::into_inner) = Some(refolder);
+    }
+
+    pub(crate) fn set_prover(&self, prover: Arc<dyn Prove>) {
+        *self.prover.lock().unwrap_or_else(PoisonError::into_inner) = Some(prover);
+    }
+
+    pub(crate) fn refolder(&self) -> Option<Arc<dyn Refolder>> {
+        self.refolder.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How far the rows are that are built beside those that are served.
@@ -362,6 +269,8 @@ impl ViewState {
     /// The store is closed: wakes whoever waits, and lets go of the rows.
     pub(crate) fn release(&self) {
         *self.levels.write().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.refolder.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.prover.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.checkpoint.end();
     }
 
@@ -404,8 +313,9 @@ impl ViewState {
         let digest =
             sets.as_ref().map(|sets| ViewDigest::of(sets.served.version().meta())).unwrap_or_default();
         let durable = sets.map_or(Position::START, |sets| sets.own.durable());
-        let condition = self.condition();
         let checkpoint = self.checkpoint.get();
+        let lag_time = self.lag_time(checkpoint);
+        let condition = self.condition();
         ViewStatus {
             name: self.name.to_string(),
             generation: self.generation,
@@ -413,6 +323,7 @@ impl ViewState {
             checkpoint,
             durable,
             lag: self.catalog.watermark.get().get().saturating_sub(checkpoint.get()),
+            lag_time,
             rows: self.row_count(),
             digest,
             set_aside: condition.set_aside,
@@ -421,6 +332,15 @@ impl ViewState {
             rebuild_failed: condition.rebuild_failed.clone(),
             rebuilt_because: condition.rebuilt_because.clone(),
         }
+    }
+
+    fn lag_time(&self, checkpoint: Position) -> Duration {
+        if checkpoint >= self.catalog.watermark.get() {
+            return Duration::ZERO;
+        }
+        let next = Reader::new(self.catalog.clone(), RANDOM).event(checkpoint.next()).ok();
+        let age = next.and_then(|event| SystemTime::now().duration_since(event.recorded_at()).ok());
+        age.unwrap_or_default()
     }
 
     pub(crate) fn wait_for(&self, position: Position, deadline: Option<Instant>) -> Result<(), Error> {

@@ -6,17 +6,18 @@ use std::sync::Arc;
 
 use super::digest::{Digest, RowHash};
 use super::key::Key;
+use super::layout::Part;
 use super::levels::Version;
 use super::meta::META_KEY;
 use super::rows::Row;
-use super::state::ViewDigest;
+use super::status::ViewDigest;
 use crate::error::Error;
 
 /// So many differing rows are named.
 const MOST_NAMED: usize = 20;
 
 /// Folds the log again, with a view's own projection.
-pub(crate) trait Refold: fmt::Debug + Send + Sync {
+pub(crate) trait Prove: fmt::Debug + Send + Sync {
     /// The rows that the log gives up to the checkpoint of these, leaving out what they say was left out.
     fn refold(&self, rows: &Version) -> Result<Arc<Version>, Error>;
 }
@@ -37,7 +38,7 @@ pub enum Difference {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DifferingRow<K> {
-    /// The row's key; none for rows that everfold keeps beside those of the view.
+    /// The row's key; none for rows of the projection's other views, and for what everfold keeps beside them.
     pub key: Option<K>,
     /// How they differ.
     pub difference: Difference,
@@ -99,7 +100,7 @@ impl<K> fmt::Display for Verified<K> {
 }
 
 /// Goes through both sets of rows in the order of their keys.
-pub(crate) fn compare<K: Key>(first: &Version, second: &Version) -> Result<Comparison<K>, Error> {
+pub(crate) fn compare<K: Key>(part: Part, first: &Version, second: &Version) -> Result<Comparison<K>, Error> {
     let (mut digests, mut differing) = ([Digest::default(); 2], Vec::new());
     let all = |version: &Version| version.scan(Bound::Excluded(META_KEY.to_vec()), Bound::Unbounded);
     let (mut left, mut right) = (all(first), all(second));
@@ -112,7 +113,7 @@ pub(crate) fn compare<K: Key>(first: &Version, second: &Version) -> Result<Compa
             _ => Some(Difference::OnlySecond),
         };
         if let Some(difference) = difference.filter(|_| differing.len() < MOST_NAMED) {
-            differing.push(DifferingRow { key: user_key(&key), difference });
+            differing.push(DifferingRow { key: user_key(part, &key), difference });
         }
         let [of_first, of_second] = &mut rows;
         let [first_digest, second_digest] = &mut digests;
@@ -151,7 +152,7 @@ fn count(row: &Option<Row>, digest: &mut Digest) {
     }
 }
 
-fn user_key<K: Key>(key: &[u8]) -> Option<K> {
-    let mut rest = key.strip_prefix(&[super::handle::ROW])?;
+fn user_key<K: Key>(part: Part, key: &[u8]) -> Option<K> {
+    let mut rest = part.strip(key)?;
     K::decode(&mut rest).ok().filter(|_| rest.is_empty())
 }

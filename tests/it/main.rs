@@ -9,8 +9,10 @@
 mod append;
 mod ask;
 mod backup;
+mod bank;
 mod beside;
 mod block_on;
+mod changes;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(all(feature = "cli", unix))]
@@ -19,9 +21,13 @@ mod cli_hostile;
 mod cli_query;
 mod crash;
 mod damage;
+mod decide;
+mod decide_cached;
 mod durability;
+mod event_types;
 #[cfg(unix)]
 mod faults;
+mod folds;
 #[cfg(unix)]
 mod fork;
 #[cfg(feature = "fuzzing")]
@@ -31,6 +37,7 @@ mod guards;
 mod indexes;
 #[cfg(unix)]
 mod kill;
+mod kit;
 mod layers;
 mod ledger;
 mod life;
@@ -50,9 +57,11 @@ mod sealed;
 mod source;
 mod subscribe;
 mod tickets;
+mod typed;
 mod verdicts;
 mod view_cases;
 mod view_damage;
+mod view_reads;
 mod views;
 #[cfg(unix)]
 mod views_refused;

@@ -11,6 +11,7 @@ use everfold::{
 
 use crate::ledger::small;
 use crate::retain::{EVENTS, at, fill, filled, read};
+use crate::view_cases::copy;
 
 #[test]
 fn an_open_cursor_keeps_what_it_has_not_read() {
@@ -171,6 +172,21 @@ fn a_view_that_is_up_to_date_keeps_nothing_more_than_the_segment_of_its_checkpoi
     let store = small().open(dir.path()).unwrap();
     let view = store.project(Count).unwrap();
     assert_eq!((view.get(&()).unwrap(), view.status().rebuilt_because), (Some(3 * EVENTS), None));
+}
+
+#[test]
+fn what_a_retention_leaves_is_enough_for_the_views_as_they_are_on_disk() {
+    let (dir, crashed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = small().open(dir.path()).unwrap();
+    let view = store.project(Count).unwrap();
+    fill(&store);
+    view.wait_for(store.watermark(), WAIT).unwrap();
+    store.retain(&Retention::new().max_bytes(0)).unwrap();
+    copy(dir.path(), crashed.path()).unwrap();
+    let after = small().open(crashed.path()).unwrap();
+    let view = after.project(Count).unwrap();
+    view.wait_for(after.watermark(), WAIT).unwrap();
+    assert_eq!(view.get(&()).unwrap(), Some(EVENTS));
 }
 
 #[test]

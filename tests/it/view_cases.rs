@@ -56,7 +56,7 @@ fn fold(store: &Store) -> Result<Rows, String> {
 }
 
 fn options() -> Options {
-    Options::new().segment_size(256 << 10).view_cache_bytes(1 << 20)
+    Options::new().segment_size(256 << 10).view_cache_bytes(1 << 20).view_memory_bytes(64 << 10)
 }
 
 fn text<E: std::fmt::Display>(doing: &str) -> impl Fn(E) -> String {

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use everfold::{Options, View};
+use everfold::{Event, Expected, Options, View};
 
 use crate::view_cases::{DAMAGED, Damage, FOLDER, Outcome, Specimens, Tally, copy, damages};
 
@@ -49,49 +49,82 @@ fn serve(path: &Path, verify: bool) -> (Rows, Option<String>) {
     served
 }
 
-/// What sled could do to rows without touching the row about the view.
-type Change = fn(&sled::Db, &[(sled::IVec, sled::IVec)]) -> sled::Result<Option<sled::IVec>>;
+/// Rows as they lie in a block of the key-value store.
+type Block = Vec<(Vec<u8>, Vec<u8>)>;
 
-fn stale(value: &[u8]) -> Vec<u8> {
-    let (last, before) = value.split_last().unwrap();
-    [before, &[last ^ 1]].concat()
+fn decode(stored: &[u8]) -> Block {
+    let (mut rows, mut rest) = (Block::new(), &stored[5..]);
+    while let [a, b, c, d, e, f, data @ ..] = rest {
+        let key = usize::from(u16::from_le_bytes([*a, *b]));
+        let value = key + usize::try_from(u32::from_le_bytes([*c, *d, *e, *f])).unwrap();
+        rows.push((data[..key].to_vec(), data[key..value].to_vec()));
+        rest = &data[value..];
+    }
+    rows
 }
+
+fn encode(rows: &Block) -> Vec<u8> {
+    let mut packed = Vec::new();
+    for (key, value) in rows {
+        packed.extend_from_slice(&u16::try_from(key.len()).unwrap().to_le_bytes());
+        packed.extend_from_slice(&u32::try_from(value.len()).unwrap().to_le_bytes());
+        packed.extend_from_slice(&[key.as_slice(), value].concat());
+    }
+    [&[0], crc32fast::hash(&packed).to_le_bytes().as_slice(), &packed].concat()
+}
+
+/// What could become of rows although their block verifies: an older or another state of it.
+type Change = fn(&mut Block);
 
 /// The key of a row that was never there.
 fn other(key: &[u8]) -> Vec<u8> {
-    [&key[..3], b"!", &key[4..]].concat()
+    let (name, end) = key.split_at(key.len() - 2);
+    [name, b"!", end].concat()
 }
 
 const CHANGES: [(&str, Change); 5] = [
-    ("a row is lost", |db, rows| db.remove(&rows[7].0)),
-    ("a row is stale", |db, rows| db.insert(&rows[7].0, stale(&rows[7].1))),
-    ("a row is back", |db, rows| db.insert(other(&rows[7].0), &rows[7].1)),
-    ("a row is lost, and another one is back", |db, rows| {
-        db.insert(other(&rows[7].0), &rows[7].1)?;
-        db.remove(&rows[7].0)
-    }),
-    ("two rows have each other's values", |db, rows| {
-        db.insert(&rows[7].0, &rows[8].1)?;
-        db.insert(&rows[8].0, &rows[7].1)
+    ("a row is lost", |rows| drop(rows.pop())),
+    ("a row is stale", |rows| *rows[0].1.last_mut().unwrap() ^= 1),
+    ("a row is back", |rows| rows.insert(1, (other(&rows[0].0), rows[0].1.clone()))),
+    ("a row is lost, and another one is back", |rows| rows[0].0 = other(&rows[0].0)),
+    ("two rows have each other's values", |rows| {
+        let first = rows[0].1.clone();
+        rows[0].1 = std::mem::replace(&mut rows[1].1, first);
     }),
 ];
+
+/// A store whose rows have all gone down into the key-value store, but for those of the last event.
+fn drained(specimens: &Specimens) -> std::path::PathBuf {
+    let path = specimens.store("closed");
+    let store = Options::new().view_memory_bytes(1).open(&path).unwrap();
+    let view = store.project(Tally::<false>).unwrap();
+    for _ in 0..3 {
+        let done = store.append("last", Expected::Any, [Event::raw("more", *b"x")]).unwrap();
+        view.wait_for(done.position, Duration::from_secs(60)).unwrap();
+    }
+    store.close().unwrap();
+    path
+}
 
 #[test]
 fn rows_that_were_lost_or_brought_back_are_found_before_the_view_is_served() {
     let home = tempfile::tempdir().unwrap();
     let specimens = Specimens::make(home.path()).unwrap();
-    let (right, because) = serve(&specimens.store("closed"), true);
+    let whole = drained(&specimens);
+    let (right, because) = serve(&whole, true);
     assert_eq!(because, None);
     for (what, change) in CHANGES {
         for verify in [true, false] {
             let path = home.path().join("copy");
-            copy(&specimens.store("closed"), &path).unwrap();
+            copy(&whole, &path).unwrap();
             let db = sled::Config::new().path(path.join(FOLDER)).mode(sled::Mode::LowSpace).open().unwrap();
-            let short = db.range([1, 1].as_slice()..[1, 2].as_slice()).map(Result::unwrap);
-            // Values that are in one piece.
-            let short: Vec<_> = short.filter(|(_, value)| value[0] == 0 && value.len() > 9).collect();
-            change(&db, &short).unwrap();
-            drop(db);
+            let blocks = db.range([1, 1].as_slice()..[1, 2].as_slice()).map(Result::unwrap);
+            // Blocks that are in one piece.
+            let mut blocks = blocks.filter(|(_, stored)| stored[0] == 0).map(|(key, b)| (key, decode(&b)));
+            let (key, mut rows) = blocks.find(|(_, rows)| rows.len() > 2).unwrap();
+            change(&mut rows);
+            db.insert(key, encode(&rows)).unwrap();
+            drop((blocks, db));
             let (served, because) = serve(&path, verify);
             if verify {
                 let because = because.unwrap_or_default();

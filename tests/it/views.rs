@@ -249,7 +249,7 @@ impl Projection for Long {
     type Value = Vec<u8>;
 
     fn apply(&self, event: &RecordedEvent, view: &mut ViewBatch<u64, Vec<u8>>) -> Result<(), ApplyError> {
-        view.put(event.position().get(), vec![1; 300]);
+        view.put(event.position().get(), vec![1; 1500]);
         Ok(())
     }
 }

@@ -46,7 +46,12 @@ impl Projection for Small {
 }
 
 fn open(path: &Path) -> Store {
-    Options::new().segment_size(MIN_SEGMENT_BYTES).view_cache_bytes(1 << 20).open(path).unwrap()
+    Options::new()
+        .segment_size(MIN_SEGMENT_BYTES)
+        .view_cache_bytes(1 << 20)
+        .view_memory_bytes(256 << 10)
+        .open(path)
+        .unwrap()
 }
 
 fn append(store: &Store, events: u8) -> Position {

@@ -199,13 +199,29 @@ impl IndexFile {
 
     /// Hands over the stream, the version there and the number of every event, stream by stream.
     pub(crate) fn each_stream(&self, mut visit: impl FnMut(&str, Version, u32)) -> Result<(), IndexFault> {
+        self.each_name(Kind::Stream, |name, found| {
+            let mut version = found.base;
+            for at in 0..found.count {
+                version = version.next();
+                visit(name, version, self.posting(&found, at)?);
+            }
+            Ok(())
+        })
+    }
+
+    /// Hands over every name of a kind, with what is known of it.
+    pub(crate) fn each_name(
+        &self,
+        of: Kind,
+        mut visit: impl FnMut(&str, Found) -> Result<(), IndexFault>,
+    ) -> Result<(), IndexFault> {
         let mut entries = self.header.key_table.entries(&self.pages);
         while let Some(entry) = entries.next::<KEY_ENTRY>()? {
             let ([kind, len], Some(name)) = (bytes_at(&entry, 8).unwrap_or_default(), u32_at(&entry, 12))
             else {
                 continue;
             };
-            if kind != Kind::Stream.code() {
+            if kind != of.code() {
                 continue;
             }
             let name = self.pages.bytes(self.header.names, name.into(), len.into())?;
@@ -213,11 +229,7 @@ impl IndexFile {
             let (Ok(name), Some(found)) = (str::from_utf8(&name), found(&entry, self.header.events)) else {
                 return Err(damaged);
             };
-            let mut version = found.base;
-            for at in 0..found.count {
-                version = version.next();
-                visit(name, version, self.posting(&found, at)?);
-            }
+            visit(name, found)?;
         }
         Ok(())
     }

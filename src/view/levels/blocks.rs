@@ -75,12 +75,6 @@ impl Block {
 }
 
 impl Blocks {
-    /// Makes a bottom level without rows.
-    pub(super) fn create(stored: Arc<dyn Rows>, meta: &ViewMeta) -> Result<Self, Error> {
-        stored.write(&[(META_KEY.to_vec(), Some(meta.encode()))])?;
-        Ok(Blocks { stored })
-    }
-
     pub(super) fn over(stored: Arc<dyn Rows>) -> Self {
         Blocks { stored }
     }

@@ -74,9 +74,12 @@ struct Writing {
 }
 
 impl Levels {
-    /// Rows that say what they are, durably, and nothing else.
-    pub(crate) fn create(stored: &Arc<dyn Rows>, meta: &ViewMeta) -> Result<(), Error> {
-        Blocks::create(stored.clone(), meta)?.make_durable()
+    /// The first rows, in the order of their keys, and what they say they are, durably.
+    pub(crate) fn create(stored: &Arc<dyn Rows>, first: &[Change], meta: &ViewMeta) -> Result<(), Error> {
+        let bottom = Blocks::over(stored.clone());
+        let first = first.iter().map(|(key, value)| (key.as_slice(), value.as_deref()));
+        bottom.drain(first, meta, drop, || true)?;
+        bottom.make_durable()
     }
 
     /// Rows in memory, gone with this.

@@ -66,6 +66,7 @@ mod tests {
 
     use super::*;
     use crate::view::digest::Digest;
+    use crate::view::meta::Beside;
 
     #[test]
     fn it_comes_back_and_every_flipped_bit_and_every_cut_is_found() {
@@ -77,6 +78,7 @@ mod tests {
             turns: 6,
             fingerprint: 0xabcd,
             digest: Digest { rows: 12, sum: 5 },
+            beside: Beside::default(),
         };
         let rows = Run::of(&[(b"a".to_vec(), Some(b"1".to_vec())), (b"b".to_vec(), None)]).unwrap();
         let before = Place { checkpoint: Position::new(7), turns: 5 };

@@ -96,7 +96,16 @@ impl Rows for Lossy {
 
 fn meta(checkpoint: u64, digest: Digest) -> ViewMeta {
     let (store_id, checkpoint) = (Uuid::from_u128(7), Position::new(checkpoint));
-    ViewMeta { store_id, name: "rows".into(), generation: 1, checkpoint, turns: 0, fingerprint: 0, digest }
+    ViewMeta {
+        store_id,
+        name: "rows".into(),
+        generation: 1,
+        checkpoint,
+        turns: 0,
+        fingerprint: 0,
+        digest,
+        beside: Beside::default(),
+    }
 }
 
 fn digest(model: &Model) -> Digest {
@@ -156,7 +165,7 @@ impl Life {
     fn new() -> Self {
         let (stored, dir) = (Arc::new(Lossy::default()), tempfile::tempdir().unwrap());
         let rows: Arc<dyn Rows> = stored.clone();
-        Levels::create(&rows, &meta(0, Digest::default())).unwrap();
+        Levels::create(&rows, &[], &meta(0, Digest::default())).unwrap();
         let levels = Some(Levels::open(stored.clone(), dir.path(), LIMIT).unwrap());
         Life { stored, dir, levels, models: vec![Model::new()], kept: vec![], durable: 0 }
     }

@@ -86,18 +86,19 @@ impl Tree {
         )
     }
 
-    pub(super) fn build_tests(&self) -> Result<(), String> {
-        let said = self.run(self.cargo_test().arg("--no-run"))?;
+    /// Builds the tests in one place: `--test it`, or `--lib`.
+    pub(super) fn build_tests(&self, place: &[&str]) -> Result<(), String> {
+        let said = self.run(self.cargo_test(place).arg("--no-run"))?;
         if said.success { Ok(()) } else { Err(format!("it does not compile: {}", said.text)) }
     }
 
-    pub(super) fn test(&self, name: &str) -> Result<Said, String> {
-        self.run(self.cargo_test().args(["--", name]))
+    pub(super) fn test(&self, place: &[&str], name: &str) -> Result<Said, String> {
+        self.run(self.cargo_test(place).args(["--", name]))
     }
 
-    fn cargo_test(&self) -> Command {
+    fn cargo_test(&self, place: &[&str]) -> Command {
         let mut command = Command::new("cargo");
-        command.args(["test", "--test", "it"]);
+        command.arg("test").args(place);
         command
     }
 

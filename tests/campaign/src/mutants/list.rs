@@ -18,10 +18,15 @@ pub(crate) enum Check {
     Simulate(u64),
     /// The tests of `tests/it` whose names have this in them.
     Test(&'static str),
+    /// The tests beside the code whose names have this in them.
+    Unit(&'static str),
 }
 
 /// What most are found with long before its end.
 const SHORT: Check = Check::Simulate(40_000);
+
+/// The rows of a view under losses of power.
+const LEVELS: Check = Check::Unit("view::levels::tests");
 
 pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
@@ -207,5 +212,37 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         old: "let Applied { position: checkpoint, fingerprint } = at;",
         new: "let (checkpoint, fingerprint) = (at.position.next(), at.fingerprint);",
         check: SHORT,
+    },
+    Mutant {
+        name: "view-checkpoint-in-a-write-of-its-own",
+        breaks: "rows and checkpoint of a view are changed in one step",
+        file: "src/view/levels/blocks.rs",
+        old: "        let mut writes: Vec<Change> = vec![(DRAINING_KEY.to_vec(), Some(mark))];",
+        new: "        self.stored.write(&[(META_KEY.to_vec(), Some(meta.encode()))])?;\n        let mut writes: Vec<Change> = vec![(DRAINING_KEY.to_vec(), Some(mark))];",
+        check: LEVELS,
+    },
+    Mutant {
+        name: "drain-not-marked",
+        breaks: "rows that were drained in part are not served without the record of all",
+        file: "src/view/levels/blocks.rs",
+        old: "vec![(DRAINING_KEY.to_vec(), Some(mark))]",
+        new: "vec![(DRAINING_KEY.to_vec(), None); mark.len().min(1)]",
+        check: LEVELS,
+    },
+    Mutant {
+        name: "drain-not-durable",
+        breaks: "redo records stay until the rows are durable in the key-value store",
+        file: "src/view/levels/drain.rs",
+        old: "            self.bottom.make_durable()?;\n",
+        new: "",
+        check: LEVELS,
+    },
+    Mutant {
+        name: "retention-by-the-unsynced-checkpoint",
+        breaks: "the log is dropped up to where its views durably are, and no further",
+        file: "src/projection/projector.rs",
+        old: "(true, _) => self.state.make_durable()",
+        new: "(true, _) => Ok(self.state.checkpoint.get())",
+        check: Check::Test("what_a_retention_leaves_is_enough_for_the_views_as_they_are_on_disk"),
     },
 ];

@@ -97,16 +97,19 @@ fn check(tree: &Tree, check: Check) -> Result<Ended, String> {
             let violation = said.text.lines().find(|line| line.starts_with("VIOLATION"));
             ended(said.success, violation.map(|line| line.chars().take(400).collect()))
         }
-        Check::Test(name) => {
-            tree.build_tests()?;
-            let said = tree.test(name)?;
-            if said.text.contains("running 0 tests") {
-                return Err(format!("no test has {name:?} in its name"));
-            }
-            let failed = said.text.lines().find(|line| line.starts_with("test ") && line.ends_with("FAILED"));
-            ended(said.success, failed.map(str::to_owned))
-        }
+        Check::Test(name) => run_tests(tree, &["--test", "it"], name),
+        Check::Unit(name) => run_tests(tree, &["--lib"], name),
     }
+}
+
+fn run_tests(tree: &Tree, place: &[&str], name: &str) -> Result<Ended, String> {
+    tree.build_tests(place)?;
+    let said = tree.test(place, name)?;
+    if said.text.contains("running 0 tests") {
+        return Err(format!("no test has {name:?} in its name"));
+    }
+    let failed = said.text.lines().find(|line| line.starts_with("test ") && line.ends_with("FAILED"));
+    ended(said.success, failed.map(str::to_owned))
 }
 
 fn ended(success: bool, what: Option<String>) -> Result<Ended, String> {

@@ -1,0 +1,243 @@
+//! The same table in other engines. Each batch of events is folded in memory, and each row it changes is read and written
+//! once, in the order of the keys, together with the offset in one durable transaction.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Instant;
+
+use redb::{ReadableDatabase, ReadableTable, TableDefinition};
+use rusqlite::{Connection, params};
+
+use super::{Purchase, sums, tally};
+use crate::peer::Outcome;
+use crate::workload::{Contender, Kind, Setting};
+
+/// What a batch of events adds to each row it changes, in the order of the keys.
+type Added = Vec<((u32, u32), i64)>;
+
+/// A table of one engine.
+trait Table: Sized {
+    fn open(dir: &Path) -> Outcome<Self>;
+    /// Adds to the rows, and writes how many events there were, durably and in one step.
+    fn add(&mut self, added: &Added, offset: u64) -> Outcome<()>;
+    fn rows(&self) -> Outcome<Added>;
+}
+
+fn contender<T: Table>(
+    setting: &Setting,
+    name: &str,
+    purchases: Rc<Vec<Purchase>>,
+    wanted: (u64, u64),
+    batch: usize,
+) -> Contender {
+    let setting = setting.clone();
+    Contender::new(format!("{name}, batches of {}", batch / 1000 * 1000), Kind::Peer, move || {
+        let dir = setting.directory()?;
+        let mut table = T::open(dir.path())?;
+        let start = Instant::now();
+        let mut offset = 0;
+        for batch in purchases.chunks(batch) {
+            offset += batch.len() as u64;
+            let mut added: Added = sums(batch).into_iter().collect();
+            added.sort_unstable();
+            table.add(&added, offset)?;
+        }
+        let rate = purchases.len() as f64 / start.elapsed().as_secs_f64();
+        if tally(table.rows()?) != wanted {
+            return Err("the rows are wrong".into());
+        }
+        Ok(rate)
+    })
+}
+
+pub(super) fn sqlite(
+    setting: &Setting,
+    purchases: Rc<Vec<Purchase>>,
+    wanted: (u64, u64),
+    batch: usize,
+) -> Contender {
+    contender::<Sqlite>(setting, "SQLite", purchases, wanted, batch)
+}
+
+pub(super) fn redb(
+    setting: &Setting,
+    purchases: Rc<Vec<Purchase>>,
+    wanted: (u64, u64),
+    batch: usize,
+) -> Contender {
+    contender::<Redb>(setting, "redb", purchases, wanted, batch)
+}
+
+pub(super) fn fjall(
+    setting: &Setting,
+    purchases: Rc<Vec<Purchase>>,
+    wanted: (u64, u64),
+    batch: usize,
+) -> Contender {
+    contender::<Fjall>(setting, "fjall", purchases, wanted, batch)
+}
+
+pub(super) fn sled(
+    setting: &Setting,
+    purchases: Rc<Vec<Purchase>>,
+    wanted: (u64, u64),
+    batch: usize,
+) -> Contender {
+    contender::<Sled>(setting, "sled", purchases, wanted, batch)
+}
+
+struct Sqlite(Connection);
+
+impl Table for Sqlite {
+    fn open(dir: &Path) -> Outcome<Self> {
+        let connection = Connection::open(dir.join("sqlite"))?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.execute_batch(
+            "CREATE TABLE sums (customer INTEGER, item INTEGER, quantity INTEGER NOT NULL,
+                 PRIMARY KEY (customer, item)) WITHOUT ROWID;
+             CREATE TABLE progress (one INTEGER PRIMARY KEY, events INTEGER NOT NULL);",
+        )?;
+        Ok(Sqlite(connection))
+    }
+
+    fn add(&mut self, added: &Added, offset: u64) -> Outcome<()> {
+        let writing = self.0.transaction()?;
+        {
+            let mut upsert = writing.prepare_cached(
+                "INSERT INTO sums VALUES (?1, ?2, ?3)
+                 ON CONFLICT DO UPDATE SET quantity = quantity + excluded.quantity",
+            )?;
+            for ((customer, item), quantity) in added {
+                upsert.execute(params![customer, item, quantity])?;
+            }
+            writing.execute("REPLACE INTO progress VALUES (1, ?1)", [i64::try_from(offset)?])?;
+        }
+        writing.commit()?;
+        Ok(())
+    }
+
+    fn rows(&self) -> Outcome<Added> {
+        let mut statement = self.0.prepare("SELECT customer, item, quantity FROM sums")?;
+        let rows = statement.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
+
+struct Redb(redb::Database);
+
+const SUMS: TableDefinition<'_, (u32, u32), i64> = TableDefinition::new("sums");
+const PROGRESS: TableDefinition<'_, u8, u64> = TableDefinition::new("progress");
+
+impl Table for Redb {
+    fn open(dir: &Path) -> Outcome<Self> {
+        Ok(Redb(redb::Database::create(dir.join("redb"))?))
+    }
+
+    fn add(&mut self, added: &Added, offset: u64) -> Outcome<()> {
+        let writing = self.0.begin_write()?;
+        {
+            let mut sums = writing.open_table(SUMS)?;
+            for (key, quantity) in added {
+                let before = sums.get(key)?.map_or(0, |quantity| quantity.value());
+                sums.insert(key, before + quantity)?;
+            }
+            writing.open_table(PROGRESS)?.insert(0, offset)?;
+        }
+        writing.commit()?;
+        Ok(())
+    }
+
+    fn rows(&self) -> Outcome<Added> {
+        let reading = self.0.begin_read()?;
+        let mut rows = Vec::new();
+        for row in reading.open_table(SUMS)?.iter()? {
+            let (key, quantity) = row?;
+            rows.push((key.value(), quantity.value()));
+        }
+        Ok(rows)
+    }
+}
+
+fn key((customer, item): (u32, u32)) -> [u8; 8] {
+    (u64::from(customer) << 32 | u64::from(item)).to_be_bytes()
+}
+
+fn cell(key: &[u8], quantity: &[u8]) -> Outcome<((u32, u32), i64)> {
+    let key = u64::from_be_bytes(key.try_into()?);
+    Ok((((key >> 32) as u32, key as u32), i64::from_le_bytes(quantity.try_into()?)))
+}
+
+struct Fjall {
+    database: fjall::Database,
+    sums: fjall::Keyspace,
+    progress: fjall::Keyspace,
+}
+
+impl Table for Fjall {
+    fn open(dir: &Path) -> Outcome<Self> {
+        let database = fjall::Database::builder(dir).open()?;
+        let keyspace = |name| database.keyspace(name, fjall::KeyspaceCreateOptions::default);
+        Ok(Fjall { sums: keyspace("sums")?, progress: keyspace("progress")?, database })
+    }
+
+    fn add(&mut self, added: &Added, offset: u64) -> Outcome<()> {
+        let batch = fjall::OwnedWriteBatch::with_capacity(self.database.clone(), added.len() + 1);
+        let mut batch = batch.durability(Some(fjall::PersistMode::SyncData));
+        for (cell, quantity) in added {
+            let key = key(*cell);
+            let before = match self.sums.get(key)? {
+                Some(quantity) => i64::from_le_bytes(quantity.as_ref().try_into()?),
+                None => 0,
+            };
+            batch.insert(&self.sums, key, (before + quantity).to_le_bytes());
+        }
+        batch.insert(&self.progress, [0], offset.to_le_bytes());
+        batch.commit()?;
+        Ok(())
+    }
+
+    fn rows(&self) -> Outcome<Added> {
+        let mut rows = Vec::new();
+        for row in self.sums.iter() {
+            let (key, quantity) = row.into_inner()?;
+            rows.push(cell(&key, &quantity)?);
+        }
+        Ok(rows)
+    }
+}
+
+struct Sled(sled::Db);
+
+impl Table for Sled {
+    fn open(dir: &Path) -> Outcome<Self> {
+        Ok(Sled(sled::open(dir)?))
+    }
+
+    fn add(&mut self, added: &Added, offset: u64) -> Outcome<()> {
+        let mut batch = sled::Batch::default();
+        for (cell, quantity) in added {
+            let key = key(*cell);
+            let before = match self.0.get(key)? {
+                Some(quantity) => i64::from_le_bytes(quantity.as_ref().try_into()?),
+                None => 0,
+            };
+            batch.insert(&key, &(before + quantity).to_le_bytes());
+        }
+        batch.insert(b"progress", &offset.to_le_bytes());
+        self.0.apply_batch(batch)?;
+        self.0.flush()?;
+        Ok(())
+    }
+
+    fn rows(&self) -> Outcome<Added> {
+        let mut rows = Vec::new();
+        for row in self.0.iter() {
+            let (key, quantity) = row?;
+            if key.as_ref() != b"progress" {
+                rows.push(cell(&key, &quantity)?);
+            }
+        }
+        Ok(rows)
+    }
+}

@@ -1,0 +1,52 @@
+//! A fast hash for the keys of rows in memory, with a seed of each map's own.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Makes hashers that start with a seed.
+#[derive(Clone, Debug)]
+pub(super) struct KeyHashes(u64);
+
+impl Default for KeyHashes {
+    fn default() -> Self {
+        KeyHashes(RandomState::new().hash_one(0))
+    }
+}
+
+impl BuildHasher for KeyHashes {
+    type Hasher = KeyHasher;
+
+    fn build_hasher(&self) -> KeyHasher {
+        KeyHasher(self.0)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxh3_64_with_seed(bytes, self.0);
+    }
+
+    /// The length of what follows, which the hash of that covers.
+    fn write_usize(&mut self, _length: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_keys_have_equal_hashes_and_others_do_not() {
+        let hashes = KeyHashes::default();
+        assert_eq!(hashes.hash_one(b"key".as_slice()), hashes.hash_one(vec![b'k', b'e', b'y']));
+        assert_ne!(hashes.hash_one(b"key".as_slice()), hashes.hash_one(b"kez".as_slice()));
+        assert_ne!(hashes.hash_one(b"".as_slice()), hashes.hash_one(b"\0".as_slice()));
+    }
+}

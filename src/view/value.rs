@@ -1,0 +1,25 @@
+//! Values of a view as bytes: a format byte, then bincode. Pure.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::codec;
+use crate::error::{Error, ErrorKind};
+
+/// In front of every value: which codec wrote it.
+const FORMAT: u8 = 1;
+
+pub(crate) fn encode<V: Serialize>(value: &V) -> Result<Vec<u8>, Error> {
+    let mut bytes = vec![FORMAT];
+    codec::append(value, &mut bytes)?;
+    Ok(bytes)
+}
+
+pub(crate) fn decode<V: DeserializeOwned>(bytes: &[u8]) -> Result<V, Error> {
+    match bytes.split_first() {
+        Some((&FORMAT, value)) => codec::from_slice(value),
+        _ => {
+            Err(Error::new(ErrorKind::Codec, "a view's value is of a format that this version does not know"))
+        }
+    }
+}
