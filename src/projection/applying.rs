@@ -2,12 +2,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{Projection, ViewBatch};
+use super::ViewBatch;
+use super::runs::Runs;
 use crate::error::{Error, ErrorKind};
 use crate::event::RecordedEvent;
 
 /// Applies an event; a panic becomes an error.
-pub(super) fn apply<P: Projection>(
+pub(super) fn apply<P: Runs>(
     projection: &P,
     event: &RecordedEvent,
     batch: &mut ViewBatch<P::Key, P::Value>,

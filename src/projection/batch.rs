@@ -186,7 +186,7 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> ViewBatch<K, V> {
             .collect::<Result<_, Error>>()?;
         let Writes { mut changes, mut digest } = out;
         let rows = if layout.is_plain() {
-            digest.rows
+            digest.rows.wrapping_sub(rows.meta().beside.rows())
         } else {
             let old = layout.counts(&rows)?;
             let mut new = old.clone();

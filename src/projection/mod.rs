@@ -2,10 +2,18 @@
 
 mod applying;
 mod batch;
+mod chunks;
+mod feed;
+mod folding;
 mod hashing;
 mod opened;
+mod pace;
+mod policy;
 mod projector;
+mod proving;
 mod refold;
+mod run;
+mod runs;
 mod table;
 mod views;
 
@@ -16,8 +24,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use batch::{NamedBatch, ViewBatch};
+pub(crate) use chunks::Chunks;
 pub(crate) use opened::ViewHome;
+pub use policy::{OnError, ProjectionOptions};
 pub(crate) use projector::{Projector, Setting};
+pub(crate) use proving::fold_in_memory;
+pub(crate) use runs::Runs;
 pub use views::Views;
 
 use crate::event::RecordedEvent;
@@ -58,6 +70,10 @@ pub trait Projection: Send + Sync + 'static {
     /// [`retain`](crate::Store::retain). If not, a projection that would have to start before the log does stops with
     /// [`Truncated`](crate::ErrorKind::Truncated).
     const FROM_LOG_START: bool = false;
+    /// Whether the rows of the generation before may be served while this one is built beside them. They stay as they are,
+    /// until the new ones have caught up and take their place in one step; [`status`](crate::View::status) tells which are
+    /// served. `Key` and `Value` have to be able to read them. If not, the new rows are served as they grow.
+    const SERVES_EARLIER: bool = false;
     /// What rows are found by. At most 1,023 bytes when encoded.
     type Key: Key;
     /// What a row holds. Less than 1 MiB when encoded; a few KiB is what the key-value store likes.
@@ -74,7 +90,7 @@ pub trait Projection: Send + Sync + 'static {
     /// # Errors
     /// An error (or a panic) stops this projection before the event, with what it changed undone; the view serves
     /// what it has, and whoever waits for more is told. Other projections go on. Registering the projection again
-    /// starts it again.
+    /// starts it again. With [other options](crate::ProjectionOptions) the event is tried again, or set aside.
     fn apply(
         &self,
         event: &RecordedEvent,

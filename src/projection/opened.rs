@@ -15,7 +15,7 @@ use crate::view::folder::ViewFolder;
 use crate::view::layout::Layout;
 use crate::view::levels::Levels;
 use crate::view::memory_rows::MemoryRows;
-use crate::view::meta::ViewMeta;
+use crate::view::meta::{Beside, ViewMeta};
 use crate::view::rows::Rows;
 use crate::view::sled_rows::SledRows;
 
@@ -52,6 +52,9 @@ impl ViewHome {
         let Some(folder) = &self.folder else {
             return self.in_memory(catalog, None);
         };
+        if let Err(error) = folder.remove_others() {
+            tracing::warn!(view = &*self.name, %error, "could not remove what is left of rows of a view");
+        }
         if !folder.exists() {
             return self.make(folder, catalog, None);
         }
@@ -59,6 +62,48 @@ impl ViewHome {
             Err(error) if error.kind() == ErrorKind::View => self.renew(catalog, &error.to_string()),
             opened => opened,
         }
+    }
+
+    /// The rows of the highest earlier generation that there is on disk, if they can be served, and the generation.
+    pub(super) fn open_earlier(&self, catalog: &Arc<Catalog>) -> Option<(u32, OpenedRows)> {
+        let open = || {
+            let Some(folder) = self.folder.as_ref().map(ViewFolder::earlier).transpose()?.flatten() else {
+                return Ok(None);
+            };
+            let generation = folder.generation();
+            // They are served as they are, wherever the log starts.
+            let home = ViewHome { generation, from_log_start: false, folder: None, ..self.clone() };
+            home.open_found(&folder, catalog).map(|opened| Some((generation, opened)))
+        };
+        open().unwrap_or_else(|error: Error| {
+            tracing::warn!(view = &*self.name, %error, "the rows of an earlier generation cannot be served");
+            None
+        })
+    }
+
+    /// Where the same generation is built anew beside these rows, and the rows to start with.
+    pub(super) fn beside(&self, catalog: &Arc<Catalog>) -> Result<(ViewHome, OpenedRows), Error> {
+        let folder = self.folder.as_ref().map(ViewFolder::next);
+        let home = ViewHome { folder, ..self.clone() };
+        if let Some(folder) = &home.folder {
+            folder.remove()?;
+        }
+        let opened = match &home.folder {
+            Some(folder) => home.make(folder, catalog, None)?,
+            None => home.in_memory(catalog, None)?,
+        };
+        Ok((home, opened))
+    }
+
+    /// Rows in memory, with none at first.
+    pub(super) fn in_memory(
+        &self,
+        catalog: &Catalog,
+        rebuilt_because: Option<String>,
+    ) -> Result<OpenedRows, Error> {
+        let (rows, meta): (Arc<dyn Rows>, _) = (Arc::new(MemoryRows::new()), self.first_meta(catalog));
+        Levels::create(&rows, &self.layout.first_rows().0, &meta)?;
+        Ok(OpenedRows { levels: Levels::in_memory(rows, meta, self.memory_bytes), rebuilt_because })
     }
 
     /// Sets aside what is there, and starts with no rows.
@@ -144,12 +189,6 @@ impl ViewHome {
         }
     }
 
-    fn in_memory(&self, catalog: &Catalog, rebuilt_because: Option<String>) -> Result<OpenedRows, Error> {
-        let (rows, meta): (Arc<dyn Rows>, _) = (Arc::new(MemoryRows::new()), self.first_meta(catalog));
-        Levels::create(&rows, &self.layout.first_rows().0, &meta)?;
-        Ok(OpenedRows { levels: Levels::in_memory(rows, meta, self.memory_bytes), rebuilt_because })
-    }
-
     /// What rows say of themselves before there are any.
     fn first_meta(&self, catalog: &Catalog) -> ViewMeta {
         let checkpoint = match self.from_log_start {
@@ -161,8 +200,10 @@ impl ViewHome {
             name: self.name.to_string(),
             generation: self.generation,
             checkpoint,
+            turns: 0,
             fingerprint: 0,
             digest: self.layout.first_rows().1,
+            beside: Beside::default(),
         }
     }
 }

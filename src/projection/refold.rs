@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::ViewBatch;
 use super::applying::apply;
+use super::runs::Runs;
 use super::views::Views;
-use super::{Projection, ViewBatch};
 use crate::error::{Error, ErrorKind};
 use crate::event::Position;
 use crate::log::catalog::Catalog;
@@ -16,23 +17,23 @@ use crate::view::digest::Digest;
 use crate::view::feed::RowChange;
 use crate::view::levels::{Levels, Version};
 use crate::view::memory_rows::MemoryRows;
-use crate::view::meta::ViewMeta;
+use crate::view::meta::{Beside, ViewMeta};
 use crate::view::refold::{Refold, Refolder};
 
 /// What a fold is started from.
-pub(super) struct Source<P: Projection> {
+pub(super) struct Source<P: Runs> {
     pub(super) projection: Arc<P>,
     pub(super) views: Arc<Views<P::Key, P::Value>>,
     pub(super) catalog: Arc<Catalog>,
 }
 
-impl<P: Projection> fmt::Debug for Source<P> {
+impl<P: Runs> fmt::Debug for Source<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Source").field("projection", &P::NAME).finish_non_exhaustive()
+        f.debug_struct("Source").field("projection", &self.projection.name()).finish_non_exhaustive()
     }
 }
 
-impl<P: Projection> Refolder for Source<P> {
+impl<P: Runs> Refolder for Source<P> {
     fn start(&self, base: Option<Arc<Version>>) -> Box<dyn Refold> {
         let base = base.unwrap_or_else(no_rows);
         let at = base.meta().checkpoint;
@@ -50,13 +51,15 @@ fn no_rows() -> Arc<Version> {
         name: String::new(),
         generation: 0,
         checkpoint: Position::START,
+        turns: 0,
         fingerprint: 0,
         digest: Digest::default(),
+        beside: Beside::default(),
     };
     Levels::in_memory(Arc::new(MemoryRows::new()), meta, usize::MAX).version()
 }
 
-struct Fold<P: Projection> {
+struct Fold<P: Runs> {
     projection: Arc<P>,
     /// All rows that the events so far have read or changed; never written.
     batch: ViewBatch<P::Key, P::Value>,
@@ -64,7 +67,7 @@ struct Fold<P: Projection> {
     at: Position,
 }
 
-impl<P: Projection> Refold for Fold<P> {
+impl<P: Runs> Refold for Fold<P> {
     fn position(&self) -> Position {
         self.at
     }

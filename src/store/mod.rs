@@ -18,11 +18,13 @@ use crate::log::cursor::Cursor;
 use crate::log::report::RecoveryReport;
 use crate::log::ticket::Ticket;
 use crate::options::Options;
+use crate::projection::Chunks;
 use crate::query::Query;
 use crate::storage::Storage;
 use crate::storage::disk::DiskStorage;
 use crate::storage::memory::MemoryStorage;
 use crate::subscription::Subscription;
+use crate::view::folder;
 use crate::view::state::RebuiltViews;
 use projections::Projectors;
 
@@ -44,6 +46,8 @@ struct Shared {
     change_buffer_bytes: usize,
     projectors: Mutex<Projectors>,
     rebuilt_views: Arc<RebuiltViews>,
+    /// The log as projections read it.
+    chunks: Arc<Chunks>,
     /// How closing ended, once it has.
     closed: Mutex<Option<Result<(), Error>>>,
 }
@@ -85,8 +89,14 @@ impl Options {
             change_buffer_bytes: self.change_buffer_bytes,
             projectors: Mutex::default(),
             rebuilt_views: Arc::default(),
+            chunks: Arc::default(),
             closed: Mutex::default(),
         };
+        if let Some(root) = shared.log.catalog.storage.root().filter(|_| shared.log.is_writable())
+            && let Err(error) = folder::remove_dropped(root)
+        {
+            tracing::warn!(%error, "could not remove what is left of a view that was dropped");
+        }
         Ok(Store { shared: Arc::new(shared) })
     }
 }

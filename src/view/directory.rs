@@ -4,11 +4,14 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind};
 
 /// What the store writes at once at the most.
 const SEGMENT: usize = 512 << 10;
+/// How long it is waited for that rows are let go of.
+const FREE_WAIT: Duration = Duration::from_secs(3);
 /// The store's settings have some twenty bytes.
 const LARGEST_CONF: u64 = 64 << 10;
 
@@ -46,6 +49,30 @@ pub(super) fn is_locked(data: &File, dir: &Path) -> Result<bool, Error> {
         Err(TryLockError::WouldBlock) => Ok(true),
         Err(TryLockError::Error(e)) => Err(Error::io(format_args!("lock {}", dir.display()), e)),
     }
+}
+
+/// Whether somebody has the rows in a directory open.
+pub(super) fn is_in_use(dir: &Path) -> Result<bool, Error> {
+    match OpenOptions::new().read(true).write(true).open(dir.join("db")) {
+        Ok(data) if is_locked(&data, dir)? => Ok(true),
+        Ok(data) => {
+            data.unlock().map_err(|e| Error::io(format_args!("unlock {}", dir.display()), e)).map(|()| false)
+        }
+        // What cannot be opened as a file is open nowhere.
+        Err(_) => Ok(false),
+    }
+}
+
+/// Waits for whoever lets go of the rows in a directory; not for ever.
+pub(super) fn wait_until_free(dir: &Path) -> Result<(), Error> {
+    let since = Instant::now();
+    while is_in_use(dir)? {
+        if since.elapsed() >= FREE_WAIT {
+            return Err(locked(dir));
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 pub(super) fn open_data(dir: &Path) -> Result<File, Error> {

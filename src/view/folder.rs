@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::directory;
-use super::state::{ProjectionState, ViewStatus};
+use super::status::{ProjectionState, ViewStatus};
 use crate::error::{Error, ErrorKind};
 use crate::event::Position;
 use crate::log::create::VIEWS_FOLDER;
@@ -21,6 +21,9 @@ const REASON_FILE: &str = "set-aside.txt";
 /// The longest name of a projection, which names a folder.
 const MAX_NAME: usize = 64;
 
+/// After the name of a view that was dropped: no view has such a name.
+const DROPPED: &str = ".dropped";
+
 /// A larger file is no note.
 const LARGEST_NOTE: u64 = 64 << 10;
 
@@ -30,6 +33,8 @@ pub(crate) struct ViewFolder {
     root: PathBuf,
     name: Arc<str>,
     generation: u32,
+    /// How often the rows were built anew beside those that served, up to these.
+    build: u32,
 }
 
 /// What `<generation>.json` says: for people and `everfold views`, never read by the projector. It is written when
@@ -41,7 +46,7 @@ pub struct ViewNote {
     pub name: String,
     /// Its generation.
     pub generation: u32,
-    /// What it was doing: `rebuilding`, `live`, `stopped`, or `closed`.
+    /// What it was doing: `rebuilding`, `live`, `paused`, `retrying`, `stopped`, or `closed`.
     pub state: String,
     /// The last event applied.
     pub checkpoint: Position,
@@ -53,6 +58,18 @@ pub struct ViewNote {
     pub cause: Option<String>,
     /// Why the view that was there before was set aside, if it was.
     pub rebuilt_because: Option<String>,
+    /// How many events were set aside.
+    #[serde(default)]
+    pub set_aside: u64,
+    /// The generation that is served: an earlier one while this one is built beside it.
+    #[serde(default)]
+    pub serves: Option<u32>,
+    /// How far the rows were that are built beside those that are served, if there are any.
+    #[serde(default)]
+    pub building: Option<Position>,
+    /// The [digest](crate::ViewDigest) of the rows.
+    #[serde(default)]
+    pub digest: Option<String>,
     /// When this was written, in nanoseconds since the Unix epoch.
     pub as_of_ns: u64,
 }
@@ -71,7 +88,11 @@ impl ViewNote {
             views => views.map_err(fault)?,
         };
         for view in views {
-            let Ok(files) = fs::read_dir(view.map_err(fault)?.path()) else { continue };
+            let view = view.map_err(fault)?;
+            if !is_name(&view.file_name().to_string_lossy()) {
+                continue;
+            }
+            let Ok(files) = fs::read_dir(view.path()) else { continue };
             notes.extend(files.filter_map(|file| Self::read(&file.ok()?.path())));
         }
         notes.sort_by(|a, b| (&a.name, a.generation).cmp(&(&b.name, b.generation)));
@@ -100,6 +121,10 @@ impl ViewNote {
             stopped_at,
             cause,
             rebuilt_because: status.rebuilt_because.clone(),
+            set_aside: status.set_aside,
+            serves: Some(status.serves),
+            building: status.building,
+            digest: Some(status.digest.to_string()),
             as_of_ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
         }
     }
@@ -107,8 +132,7 @@ impl ViewNote {
 
 /// A projection's name names a folder, on every file system.
 pub(crate) fn check_name(name: &str) -> Result<(), Error> {
-    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
-    if (1..=MAX_NAME).contains(&name.len()) && name.chars().all(fits) {
+    if is_name(name) {
         return Ok(());
     }
     Err(Error::invalid(format!(
@@ -116,35 +140,171 @@ pub(crate) fn check_name(name: &str) -> Result<(), Error> {
     )))
 }
 
+fn is_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    (1..=MAX_NAME).contains(&name.len()) && name.chars().all(fits)
+}
+
+/// Names in the folder of a view: `7` and `7.2` are rows of generation 7, the second kind built later; `7.2.serves` says
+/// that these are the rows that count; `7.2.new` are rows that do not say yet what they are; `7.json` is the note.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entry {
+    Rows { generation: u32, build: u32 },
+    Unmade { generation: u32, build: u32 },
+    Serves { generation: u32, build: u32 },
+    Note { generation: u32 },
+}
+
+impl Entry {
+    fn parse(name: &str) -> Option<Self> {
+        let number = |text: &str| text.parse::<u32>().ok().filter(|number| number.to_string() == text);
+        let numbers = |text: &str| match text.split_once('.') {
+            None => Some((number(text)?, 0)),
+            Some((generation, build)) => {
+                Some((number(generation)?, number(build).filter(|build| *build > 0)?))
+            }
+        };
+        if let Some(note) = name.strip_suffix(".json").or(name.strip_suffix(".json.tmp")) {
+            return Some(Entry::Note { generation: number(note)? });
+        }
+        if let Some(rows) = name.strip_suffix(".new") {
+            let (generation, build) = numbers(rows)?;
+            return Some(Entry::Unmade { generation, build });
+        }
+        if let Some(rows) = name.strip_suffix(".serves") {
+            let (generation, build) = numbers(rows)?;
+            return Some(Entry::Serves { generation, build });
+        }
+        let (generation, build) = numbers(name)?;
+        Some(Entry::Rows { generation, build })
+    }
+
+    fn generation(self) -> u32 {
+        match self {
+            Entry::Rows { generation, .. }
+            | Entry::Unmade { generation, .. }
+            | Entry::Serves { generation, .. }
+            | Entry::Note { generation } => generation,
+        }
+    }
+}
+
+/// What is in the folder of a view that is of everfold's.
+fn entries(of_view: &Path) -> io::Result<Vec<(Entry, PathBuf)>> {
+    let found = match fs::read_dir(of_view) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        found => found?,
+    };
+    let mut entries = Vec::new();
+    for entry in found {
+        let entry = entry?;
+        if let Some(parsed) = Entry::parse(&entry.file_name().to_string_lossy()) {
+            entries.push((parsed, entry.path()));
+        }
+    }
+    Ok(entries)
+}
+
 /// The names of the views on disk, of whatever generation.
 pub(crate) fn names(root: &Path) -> Result<Vec<String>, Error> {
     let fault = |e| Error::io(format_args!("list {VIEWS_FOLDER}"), e);
-    let views = match fs::read_dir(root.join(VIEWS_FOLDER)) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        views => views.map_err(fault)?,
-    };
     let mut names = Vec::new();
-    for view in views {
-        let view = view.map_err(fault)?;
-        if !view.file_type().map_err(fault)?.is_dir() {
+    for view in of_views(root).map_err(fault)? {
+        let name = view.file_name().to_string_lossy().into_owned();
+        if !is_name(&name) || !view.file_type().map_err(fault)?.is_dir() {
             continue;
         }
-        for generation in fs::read_dir(view.path()).map_err(fault)? {
-            let generation = generation.map_err(fault)?;
-            let is_number = generation.file_name().to_string_lossy().parse::<u32>().is_ok();
-            if is_number && generation.file_type().map_err(fault)?.is_dir() {
-                names.push(view.file_name().to_string_lossy().into_owned());
-                break;
-            }
+        let entries = entries(&view.path()).map_err(fault)?;
+        if entries.iter().any(|(entry, path)| matches!(entry, Entry::Rows { .. }) && path.is_dir()) {
+            names.push(name);
         }
     }
     names.sort_unstable();
     Ok(names)
 }
 
+fn of_views(root: &Path) -> io::Result<Vec<fs::DirEntry>> {
+    match fs::read_dir(root.join(VIEWS_FOLDER)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        views => views?.collect(),
+    }
+}
+
+/// Removes a view, of all generations. From the first step on it is none, whatever crashes. Returns whether there was
+/// one.
+pub(crate) fn drop_view(root: &Path, name: &str) -> Result<bool, Error> {
+    let fault = |e| Error::io(format_args!("drop view {name}"), e);
+    let views = root.join(VIEWS_FOLDER);
+    let (view, dropped) = (views.join(name), views.join(format!("{name}{DROPPED}")));
+    remove_dir(&dropped).map_err(fault)?;
+    for (entry, path) in entries(&view).map_err(fault)? {
+        if matches!(entry, Entry::Rows { .. } | Entry::Unmade { .. }) {
+            directory::wait_until_free(&path)?;
+        }
+    }
+    match fs::rename(&view, &dropped) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        renamed => renamed.and_then(|()| directory::sync_dir(&views)).map_err(fault)?,
+    }
+    // What stays has a name of no view, and is removed at the next opening.
+    if let Err(error) = remove_dir(&dropped) {
+        tracing::warn!(view = name, %error, "could not remove all files of a view that was dropped");
+    }
+    Ok(true)
+}
+
+/// Removes what is left of views that were dropped.
+pub(crate) fn remove_dropped(root: &Path) -> io::Result<()> {
+    for view in of_views(root)? {
+        let name = view.file_name().to_string_lossy().into_owned();
+        if name.strip_suffix(DROPPED).is_some_and(is_name) {
+            remove_dir(&view.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_dir(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
 impl ViewFolder {
-    pub(crate) fn new(root: &Path, name: Arc<str>, generation: u32) -> Self {
-        ViewFolder { root: root.to_owned(), name, generation }
+    /// The rows of a generation that count.
+    pub(crate) fn find(root: &Path, name: Arc<str>, generation: u32) -> Result<Self, Error> {
+        let mut folder = ViewFolder { root: root.to_owned(), name, generation, build: 0 };
+        for (entry, _) in folder.entries()? {
+            if let Entry::Serves { generation, build } = entry
+                && generation == folder.generation
+            {
+                folder.build = folder.build.max(build);
+            }
+        }
+        Ok(folder)
+    }
+
+    /// The rows of the highest generation before this one that has some.
+    pub(crate) fn earlier(&self) -> Result<Option<Self>, Error> {
+        let entries = self.entries()?.into_iter().map(|(entry, _)| entry);
+        let generations = entries.filter(|entry| matches!(entry, Entry::Rows { .. })).map(Entry::generation);
+        let highest = generations.filter(|generation| *generation < self.generation).max();
+        let found = highest.map(|generation| Self::find(&self.root, self.name.clone(), generation));
+        Ok(found.transpose()?.filter(Self::exists))
+    }
+
+    /// Where the same generation is built anew, beside these rows.
+    pub(crate) fn next(&self) -> Self {
+        ViewFolder { build: self.build.saturating_add(1), ..self.clone() }
+    }
+
+    pub(crate) fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    fn entries(&self) -> Result<Vec<(Entry, PathBuf)>, Error> {
+        entries(&self.of_view()).map_err(|e| Error::io(format_args!("list view {}", self.name), e))
     }
 
     /// The store's directory.
@@ -154,7 +314,10 @@ impl ViewFolder {
 
     /// The folder of the key-value store, in the store's directory.
     pub(crate) fn in_root(&self) -> String {
-        format!("{VIEWS_FOLDER}/{}/{}", self.name, self.generation)
+        match self.build {
+            0 => format!("{VIEWS_FOLDER}/{}/{}", self.name, self.generation),
+            build => format!("{VIEWS_FOLDER}/{}/{}.{build}", self.name, self.generation),
+        }
     }
 
     /// Where a view is made, until it says what it is.
@@ -214,21 +377,43 @@ impl ViewFolder {
             .map_err(|e| Error::io(format_args!("make view {}", self.name), e))
     }
 
-    /// Removes generations before this one: they serve nobody any more.
-    pub(crate) fn remove_earlier(&self) -> io::Result<()> {
-        for entry in fs::read_dir(self.of_view())? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            let number = name.strip_suffix(".json").or(name.strip_suffix(".new")).unwrap_or(&name);
-            match number.parse::<u32>() {
-                Ok(earlier) if earlier < self.generation => {}
-                _ => continue,
+    /// Removes these rows, which nobody needs.
+    pub(crate) fn remove(&self) -> Result<(), Error> {
+        remove_dir(&self.path()).map_err(|e| Error::io(format_args!("remove rows of view {}", self.name), e))
+    }
+
+    /// Says that these rows count, durably, and no others of this generation.
+    pub(crate) fn mark_serving(&self) -> Result<(), Error> {
+        let mark = self.root.join(format!("{}.serves", self.in_root()));
+        fs::write(mark, b"")
+            .and_then(|()| directory::sync_dir(&self.of_view()))
+            .map_err(|e| Error::io(format_args!("switch view {} to its new rows", self.name), e))
+    }
+
+    /// Removes other rows of this generation: those before, and those that were not finished.
+    pub(crate) fn remove_others(&self) -> Result<(), Error> {
+        self.remove_entries(|entry| match entry {
+            Entry::Rows { generation, build } | Entry::Unmade { generation, build } => {
+                generation == self.generation && build != self.build
             }
-            if entry.file_type()?.is_dir() {
-                fs::remove_dir_all(entry.path())?
-            } else {
-                fs::remove_file(entry.path())?
+            Entry::Serves { generation, build } => generation == self.generation && build < self.build,
+            Entry::Note { .. } => false,
+        })
+    }
+
+    /// Removes generations before this one: they serve nobody any more.
+    pub(crate) fn remove_earlier(&self) -> Result<(), Error> {
+        self.remove_entries(|entry| entry.generation() < self.generation)
+    }
+
+    /// What somebody still reads stays until the next time.
+    fn remove_entries(&self, which: impl Fn(Entry) -> bool) -> Result<(), Error> {
+        let fault = |e| Error::io(format_args!("remove earlier rows of view {}", self.name), e);
+        for (_, path) in self.entries()?.into_iter().filter(|(entry, _)| which(*entry)) {
+            if !path.is_dir() {
+                fs::remove_file(path).map_err(fault)?;
+            } else if !directory::is_in_use(&path)? {
+                remove_dir(&path).map_err(fault)?;
             }
         }
         Ok(())
@@ -239,5 +424,25 @@ impl ViewFolder {
         let temporary = self.of_view().join(format!("{}.json.tmp", self.generation));
         fs::write(&temporary, serde_json::to_vec_pretty(note)?)?;
         fs::rename(temporary, self.of_view().join(format!("{}.json", self.generation)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_the_folder_of_a_view_say_what_they_are() {
+        let rows = |generation, build| Some(Entry::Rows { generation, build });
+        assert_eq!(Entry::parse("7"), rows(7, 0));
+        assert_eq!(Entry::parse("7.2"), rows(7, 2));
+        assert_eq!(Entry::parse("7.new"), Some(Entry::Unmade { generation: 7, build: 0 }));
+        assert_eq!(Entry::parse("7.2.new"), Some(Entry::Unmade { generation: 7, build: 2 }));
+        assert_eq!(Entry::parse("7.2.serves"), Some(Entry::Serves { generation: 7, build: 2 }));
+        assert_eq!(Entry::parse("7.json"), Some(Entry::Note { generation: 7 }));
+        assert_eq!(Entry::parse("7.json.tmp"), Some(Entry::Note { generation: 7 }));
+        for other in ["", "7.", "07", "+7", "7.0", "7.02", "7.2.3", "x", "7.x", "4294967296", ".json"] {
+            assert_eq!(Entry::parse(other), None, "{other:?}");
+        }
     }
 }

@@ -21,7 +21,8 @@ use super::named::NamedView;
 use super::page::{Page, PageKey};
 use super::prefix::KeyPrefix;
 use super::snapshot::{Rows, Snapshot};
-use super::state::{ProjectionState, ViewState, ViewStatus};
+use super::state::ViewState;
+use super::status::{ProjectionState, ViewStatus};
 use crate::error::Error;
 use crate::event::Position;
 use crate::watermark::TaskSlot;
@@ -37,8 +38,8 @@ use crate::watermark::TaskSlot;
 /// [`Stopped`](crate::ErrorKind::Stopped) when the projection stopped and its rows are gone, and with
 /// [`Closed`](crate::ErrorKind::Closed) after the store was closed.
 pub struct View<K, V> {
-    state: Arc<ViewState>,
-    part: Part,
+    pub(super) state: Arc<ViewState>,
+    pub(super) part: Part,
     types: PhantomData<fn() -> (K, V)>,
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! 00 01               the names of the other views and of the indexes, in order    (where there are any)
 //! 00 02               how many rows each of the views has, as u64 LE, its own first (where there are any)
+//! 00 03, 00 04        events that were set aside: see `set_aside`
 //! 01 key              the rows of the projection's own view
 //! 02 n key            the rows of its n-th named view, from 1
 //! 03 n entry key      an entry of its n-th index, from 1: the index's key, then that of the row; no value
@@ -208,7 +209,8 @@ impl Layout {
     /// How many rows each view has.
     pub(crate) fn counts(&self, version: &Version) -> Result<Counts, Error> {
         if self.is_plain() {
-            return Ok(Counts(vec![version.meta().digest.rows]));
+            let meta = version.meta();
+            return Ok(Counts(vec![meta.digest.rows.wrapping_sub(meta.beside.rows())]));
         }
         let found = version.get(&COUNTS_KEY)?;
         found.and_then(|bytes| Counts::decode(&bytes, self.views.len() + 1)).ok_or_else(|| {

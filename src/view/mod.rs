@@ -4,11 +4,14 @@
 //! views of one projection lie among each other; [`rows`] is the seam to the key-value store,
 //! with [`sled_rows`] (the only file that names sled; [`pieces`] and [`directory`] serve it) and [`memory_rows`]
 //! behind it; [`levels`] keep what has changed above it, so that a read sees one checkpoint; [`meta`] is what a view says
-//! of itself, with the [`digest`] of its rows; [`state`] is shared by the projector and the typed [`handle`]; a
+//! of itself, with the [`digest`] of its rows; [`state`] is shared by the projector and the typed [`handle`], and [`status`] what is told of it; a
 //! [`snapshot`] is what is read of it, an [`index`] and a [`page`] are ways to do so; [`changes`] tell what becomes of it,
 //! from the [`feed`] of the projector or by a [`refold`]; [`folder`] is where views are on disk.
+//! [`control`] is what handles ask of the projector, and [`life`] the handle's side of it; [`set_aside`] has the events
+//! that a view does without; [`verify`] holds two sets of rows against each other.
 
 pub(crate) mod changes;
+pub(crate) mod control;
 #[cfg(test)]
 mod damage_tests;
 pub(crate) mod digest;
@@ -20,6 +23,7 @@ pub(crate) mod index;
 pub(crate) mod key;
 pub(crate) mod layout;
 pub(crate) mod levels;
+mod life;
 pub(crate) mod memory_rows;
 pub(crate) mod meta;
 pub(crate) mod named;
@@ -28,8 +32,11 @@ pub(crate) mod pieces;
 pub(crate) mod prefix;
 pub(crate) mod refold;
 pub(crate) mod rows;
+pub(crate) mod set_aside;
 pub(crate) mod sled_rows;
 pub(crate) mod snapshot;
 pub(crate) mod state;
+pub(crate) mod status;
 mod time_key;
 pub(crate) mod value;
+pub(crate) mod verify;

@@ -367,10 +367,12 @@ fn what_retention_has_removed_is_not_told_and_that_is_said() {
 fn a_view_that_is_made_anew_repeats_and_leaves_out_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("shop");
-    let store = Options::new().view_cache_bytes(1 << 20).open(&path).unwrap();
+    let options = Options::new().view_cache_bytes(1 << 20).view_memory_bytes(16 << 10);
+    let store = options.open(&path).unwrap();
     let view = store.project(Sold).unwrap();
     for round in 0..40 {
-        let events = (0..100).map(|n| sold(&format!("customer-{round}-{n}"), &"item".repeat(40), n % 50 + 1));
+        let events =
+            (0..100).map(|n| sold(&format!("customer-{round}-{n}"), &"item".repeat(200), n % 50 + 1));
         store.append("shop", Expected::Any, events).unwrap();
     }
     let last = caught_up(&store, &view);

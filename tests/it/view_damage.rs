@@ -99,7 +99,7 @@ fn drained(specimens: &Specimens) -> std::path::PathBuf {
     let store = Options::new().view_memory_bytes(1).open(&path).unwrap();
     let view = store.project(Tally::<false>).unwrap();
     for _ in 0..3 {
-        let done = store.append("last", Expected::Any, [Event::raw("more", *b"x")]).unwrap();
+        let done = store.append("the last", Expected::Any, [Event::raw("more", *b"x")]).unwrap();
         view.wait_for(done.position, Duration::from_secs(60)).unwrap();
     }
     store.close().unwrap();

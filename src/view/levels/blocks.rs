@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! [0]            →  what the view says of itself, as of the last drain that ended
-//! [0, 0]         →  while a drain is under way: the checkpoint it goes to, u64
+//! [0, 0]         →  while a drain is under way: the checkpoint it goes to, u64, and its turns, u32
 //! [1, fence …]   →  crc u32, then a run of rows: those from the fence up to the next block's
 //! ```
 //!
@@ -16,7 +16,7 @@ use super::run::{Run, RunRow};
 use crate::error::{Error, ErrorKind};
 use crate::event::Position;
 use crate::log::layout::{u32_at, u64_at};
-use crate::view::meta::{META_KEY, ViewMeta};
+use crate::view::meta::{META_KEY, Place, ViewMeta};
 use crate::view::rows::{Change, End, Row, Rows, Unread};
 
 /// Under this key, while a drain is under way, is where it goes to.
@@ -41,7 +41,7 @@ pub(super) struct Blocks {
 pub(super) struct Said {
     pub(super) meta: ViewMeta,
     /// Where a drain goes to that has not ended.
-    pub(super) draining: Option<Position>,
+    pub(super) draining: Option<Place>,
 }
 
 /// A block: where it begins, and its rows.
@@ -87,8 +87,10 @@ impl Blocks {
         let meta = ViewMeta::decode(&bytes).ok_or_else(|| {
             damaged("what it says of itself does not verify, or is of another version's format")
         })?;
-        let draining = self.stored.get(&DRAINING_KEY)?.map(|bytes| u64_at(&bytes, 0)).map(|to| {
-            to.map(Position::new).ok_or_else(|| damaged("where it was being brought to is no position"))
+        let draining = self.stored.get(&DRAINING_KEY)?.map(|bytes| {
+            let to = u64_at(&bytes, 0).zip(u32_at(&bytes, 8));
+            let to = to.map(|(to, turns)| Place { checkpoint: Position::new(to), turns });
+            to.ok_or_else(|| damaged("where it was being brought to is no position"))
         });
         Ok(Said { meta, draining: draining.transpose()? })
     }
@@ -175,7 +177,7 @@ impl Blocks {
         mut go_on: impl FnMut() -> bool,
     ) -> Result<bool, Error> {
         let mut changes = changes.peekable();
-        let mark = meta.checkpoint.get().to_le_bytes().to_vec();
+        let mark = [&meta.checkpoint.get().to_le_bytes()[..], &meta.turns.to_le_bytes()].concat();
         let mut writes: Vec<Change> = vec![(DRAINING_KEY.to_vec(), Some(mark))];
         while let Some((key, _)) = changes.peek() {
             if !go_on() {

@@ -9,8 +9,7 @@ use super::run::Run;
 use super::version::{Epoch, Version};
 use super::{Shared, Writing};
 use crate::error::Error;
-use crate::event::Position;
-use crate::view::meta::ViewMeta;
+use crate::view::meta::{Place, ViewMeta};
 use crate::view::rows::End;
 
 /// What is drained.
@@ -80,7 +79,7 @@ impl Shared {
                 let left = version.runs.len().saturating_sub(writing.draining);
                 let runs = version.runs.iter().take(left).cloned().collect();
                 self.set(Version { runs, ..Version::clone(&version) });
-                writing.went_down(meta.checkpoint);
+                writing.went_down(meta.place());
             }
             // The rows stay where they are: in memory, and in the records.
             Ok(false) => {}
@@ -93,10 +92,10 @@ impl Shared {
 }
 
 impl Writing {
-    fn went_down(&mut self, checkpoint: Position) {
-        self.bottom = checkpoint;
+    fn went_down(&mut self, place: Place) {
+        self.bottom = place;
         if let Some(redo) = &mut self.redo {
-            redo.remove_to(checkpoint, false);
+            redo.remove_to(place, false);
         }
     }
 }

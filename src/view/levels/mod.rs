@@ -28,7 +28,7 @@ use run::Run;
 use version::Epoch;
 pub(crate) use version::Version;
 
-use super::meta::ViewMeta;
+use super::meta::{Place, ViewMeta};
 use super::rows::{Change, Rows, check_limits};
 use crate::error::{Error, ErrorKind};
 use crate::event::Position;
@@ -62,10 +62,10 @@ struct Writing {
     redo: Option<RedoFiles>,
     /// What was published since the last record, the newest first.
     unrecorded: Vec<Arc<Run>>,
-    /// The last checkpoint that is durable.
-    durable: Position,
+    /// How far the rows are that are durable.
+    durable: Place,
     /// How far the bottom level is.
-    bottom: Position,
+    bottom: Place,
     /// How many runs, the oldest, are being drained.
     draining: usize,
     drain: Option<JoinHandle<()>>,
@@ -92,16 +92,17 @@ impl Levels {
         let bottom = Blocks::over(stored);
         let said = bottom.said()?;
         let (redo, records) = RedoFiles::open(dir)?;
-        let (at, meta) = (said.meta.checkpoint, said.meta);
+        let (at, meta) = (said.meta.place(), said.meta);
         let (mut meta, mut runs) = (meta, Vec::new());
         let mut records: Vec<Redo> = records.into_iter().filter(|redo| fits(&redo.meta, &meta)).collect();
-        while let Some(next) = next_record(&mut records, meta.checkpoint) {
+        while let Some(next) = next_record(&mut records, meta.place()) {
             meta = next.meta;
             runs.insert(0, Arc::new(next.rows));
         }
         if let Some(to) = said.draining
-            && meta.checkpoint < to
+            && meta.place() < to
         {
+            let to = to.checkpoint;
             let message = format!(
                 "the view is damaged: its rows were being brought to position {to}, and the redo records for it end at {}",
                 meta.checkpoint
@@ -123,8 +124,8 @@ impl Levels {
         let writing = Writing {
             redo,
             unrecorded: Vec::new(),
-            durable: meta.checkpoint,
-            bottom: meta.checkpoint,
+            durable: meta.place(),
+            bottom: meta.place(),
             draining: 0,
             drain: None,
             failure: None,
@@ -185,12 +186,12 @@ impl Levels {
         let mut writing = self.shared.writing();
         writing.check()?;
         self.shared.record(&mut writing)?;
-        Ok(writing.durable)
+        Ok(writing.durable.checkpoint)
     }
 
     /// The last checkpoint that is durable.
     pub(crate) fn durable(&self) -> Position {
-        self.shared.writing().durable
+        self.shared.writing().durable.checkpoint
     }
 }
 
@@ -226,12 +227,12 @@ impl Shared {
     /// Writes what was published since the last record.
     fn record(&self, writing: &mut Writing) -> Result<(), Error> {
         let version = self.version();
-        let (checkpoint, before, bottom) = (version.meta.checkpoint, writing.durable, writing.bottom);
+        let (place, before, bottom) = (version.meta.place(), writing.durable, writing.bottom);
         let Writing { redo: Some(redo), unrecorded, durable, .. } = writing else {
-            writing.durable = checkpoint;
+            writing.durable = place;
             return Ok(());
         };
-        if *durable == checkpoint {
+        if *durable == place {
             return Ok(());
         }
         let in_memory: u64 =
@@ -240,12 +241,12 @@ impl Shared {
         if records >= MOST_RECORDS || bytes > in_memory.saturating_mul(3).saturating_add(1 << 20) {
             // One that takes the place of all: rows that change often are in each.
             redo.write(bottom, &version.meta, &merge::merge(&version.runs)?)?;
-            redo.remove_to(checkpoint, true);
+            redo.remove_to(place, true);
         } else {
             redo.write(before, &version.meta, &merge::merge(unrecorded)?)?;
         }
         unrecorded.clear();
-        *durable = checkpoint;
+        *durable = place;
         Ok(())
     }
 }
@@ -267,10 +268,10 @@ fn fits(record: &ViewMeta, view: &ViewMeta) -> bool {
     (record.store_id, &record.name, record.generation) == (view.store_id, &view.name, view.generation)
 }
 
-/// The record that leads furthest from a checkpoint. It has each row that changed since one that is not later, as it is
+/// The record that leads furthest from a place. It has each row that changed since one that is not later, as it is
 /// at its own.
-fn next_record(records: &mut Vec<Redo>, at: Position) -> Option<Redo> {
-    let fit = records.iter().enumerate().filter(|(_, redo)| redo.before <= at && redo.meta.checkpoint > at);
-    let (number, _) = fit.max_by_key(|(_, redo)| redo.meta.checkpoint)?;
+fn next_record(records: &mut Vec<Redo>, at: Place) -> Option<Redo> {
+    let fit = records.iter().enumerate().filter(|(_, redo)| redo.before <= at && redo.meta.place() > at);
+    let (number, _) = fit.max_by_key(|(_, redo)| redo.meta.place())?;
     Some(records.swap_remove(number))
 }

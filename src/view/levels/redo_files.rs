@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use super::redo::{Redo, encode};
 use super::run::Run;
 use crate::error::Error;
-use crate::event::Position;
 use crate::view::directory;
-use crate::view::meta::ViewMeta;
+use crate::view::meta::{Place, ViewMeta};
 
 const PREFIX: &str = "redo-";
 
@@ -25,8 +24,8 @@ pub(crate) struct RedoFiles {
 #[derive(Debug)]
 struct RedoFile {
     number: u64,
-    /// The checkpoint after it.
-    checkpoint: Position,
+    /// How far the rows are after it.
+    place: Place,
     bytes: u64,
 }
 
@@ -47,10 +46,10 @@ impl RedoFiles {
         for number in numbers {
             redo.next = number.saturating_add(1);
             let record = redo.read(number).map_err(fault)?;
-            let checkpoint = record.as_ref().map_or(Position::START, |record| record.meta.checkpoint);
+            let place = record.as_ref().map_or(Place::default(), |record| record.meta.place());
             let bytes = record.as_ref().map_or(0, |record| record.rows.bytes().len());
             let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-            redo.files.push(RedoFile { number, checkpoint, bytes });
+            redo.files.push(RedoFile { number, place, bytes });
             found.extend(record);
         }
         Ok((redo, found))
@@ -74,7 +73,7 @@ impl RedoFiles {
     }
 
     /// Writes a record. When this returns, it survives a loss of power.
-    pub(super) fn write(&mut self, before: Position, meta: &ViewMeta, rows: &Run) -> Result<(), Error> {
+    pub(super) fn write(&mut self, before: Place, meta: &ViewMeta, rows: &Run) -> Result<(), Error> {
         let number = self.next;
         self.next = number.saturating_add(1);
         let path = self.path(number);
@@ -92,18 +91,18 @@ impl RedoFiles {
             drop(fs::remove_file(&path));
             return Err(Error::io(format_args!("write {}", path.display()), error));
         }
-        self.files.push(RedoFile { number, checkpoint: meta.checkpoint, bytes });
+        self.files.push(RedoFile { number, place: meta.place(), bytes });
         Ok(())
     }
 
-    /// Removes the records up to a checkpoint but the last one written, if `keep_last`: they are in the key-value store,
+    /// Removes the records up to a place but the last one written, if `keep_last`: they are in the key-value store,
     /// or in that one.
-    pub(super) fn remove_to(&mut self, checkpoint: Position, keep_last: bool) {
+    pub(super) fn remove_to(&mut self, place: Place, keep_last: bool) {
         let last = self.files.last().map(|file| file.number).filter(|_| keep_last);
         let (dir, mut kept) = (self.dir.clone(), Vec::new());
         for file in std::mem::take(&mut self.files) {
             let path = dir.join(format!("{PREFIX}{:08x}", file.number));
-            let stays = file.checkpoint > checkpoint || Some(file.number) == last;
+            let stays = file.place > place || Some(file.number) == last;
             if stays || fs::remove_file(&path).is_err_and(|e| e.kind() != io::ErrorKind::NotFound) {
                 kept.push(file);
             }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::view::digest::{Digest, RowHash};
+use crate::view::meta::Beside;
 use crate::view::rows::Row;
 use crate::view::rows::contract::{self, Model};
 
@@ -96,7 +97,16 @@ impl Rows for Lossy {
 
 fn meta(checkpoint: u64, digest: Digest) -> ViewMeta {
     let (store_id, checkpoint) = (Uuid::from_u128(7), Position::new(checkpoint));
-    ViewMeta { store_id, name: "rows".into(), generation: 1, checkpoint, fingerprint: 0, digest }
+    ViewMeta {
+        store_id,
+        name: "rows".into(),
+        generation: 1,
+        checkpoint,
+        turns: 0,
+        fingerprint: 0,
+        digest,
+        beside: Beside::default(),
+    }
 }
 
 fn digest(model: &Model) -> Digest {
