@@ -267,6 +267,16 @@ impl<K: Key, V: Serialize + DeserializeOwned> View<K, V> {
         self.state.status()
     }
 
+    /// Makes what was applied so far durable, and returns the checkpoint that survives a loss of power. The projector
+    /// does so every two seconds while it applies events, and at closing; what a crash takes is applied again.
+    ///
+    /// # Errors
+    /// [`DiskFull`](crate::ErrorKind::DiskFull), [`Io`](crate::ErrorKind::Io) or [`View`](crate::ErrorKind::View) when the
+    /// rows cannot be written; else as [`get`](View::get).
+    pub fn sync(&self) -> Result<Position, Error> {
+        self.state.make_durable()
+    }
+
     /// Waits until the event at a position has been applied: give it the position an append returned, and read
     /// your own writes.
     ///

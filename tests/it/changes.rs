@@ -370,13 +370,13 @@ fn a_view_that_is_made_anew_repeats_and_leaves_out_nothing() {
     let options = Options::new().view_cache_bytes(1 << 20).view_memory_bytes(16 << 10);
     let store = options.open(&path).unwrap();
     let view = store.project(Sold).unwrap();
-    for round in 0..40 {
+    for round in 0..160 {
         let events =
             (0..100).map(|n| sold(&format!("customer-{round}-{n}"), &"item".repeat(200), n % 50 + 1));
         store.append("shop", Expected::Any, events).unwrap();
     }
     let last = caught_up(&store, &view);
-    let mut live = view.changes(Position::new(3990));
+    let mut live = view.changes(Position::new(15_990));
     assert_eq!(given(&mut live, 10).len(), 10);
 
     let db = path.join("views/sold/1/db");

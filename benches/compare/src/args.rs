@@ -25,10 +25,11 @@ everfold beside other embedded stores and beside the bare disk, in one run
 
 Usage: everfold-compare [--quick | --full] [--only <WORKLOAD>]... [--svg <FILE>] [--dir <DIRECTORY>]
 
-  --quick            within five minutes on two cores (the default)
+  --quick            within ten minutes on two cores (the default)
   --full             longer turns, more rounds, and stores of 1 and 4 million events to open
   --only <WORKLOAD>  only this one; may be given again. One of:
                      durable-1 durable-64 tickets deferred scan stream tag guarded open
+                     replay-rare replay-often visible at-once
   --svg <FILE>       where the plot goes (default: compare.svg beside this program's Cargo.toml;
                      with --only no plot is made unless this is given)
   --dir <DIRECTORY>  where stores are made and removed: on the disk to be measured, with 6 GB free
@@ -36,8 +37,21 @@ Usage: everfold-compare [--quick | --full] [--only <WORKLOAD>]... [--svg <FILE>]
 ";
 
 /// The names for `--only`.
-pub(crate) const WORKLOADS: [&str; 9] =
-    ["durable-1", "durable-64", "tickets", "deferred", "scan", "stream", "tag", "guarded", "open"];
+pub(crate) const WORKLOADS: [&str; 13] = [
+    "durable-1",
+    "durable-64",
+    "tickets",
+    "deferred",
+    "scan",
+    "stream",
+    "tag",
+    "guarded",
+    "open",
+    "replay-rare",
+    "replay-often",
+    "visible",
+    "at-once",
+];
 
 impl Args {
     /// Reads the arguments after the program's name.

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use args::{Args, HELP};
 use figures::Measured;
 use peer::Outcome;
-use workload::{Setting, Workload, crash, deferred, durable, guarded, reading, tickets};
+use workload::{Setting, Workload, crash, deferred, durable, guarded, reading, tickets, views};
 
 fn main() -> ExitCode {
     match run() {
@@ -119,6 +119,16 @@ fn measure(args: &Args, setting: &Setting) -> Outcome<Vec<Measured>> {
     }
     if args.wants("open") {
         run(crash::open(setting)?)?;
+    }
+    if args.wants("replay-rare") {
+        run(views::rare(setting)?)?;
+    }
+    if args.wants("replay-often") {
+        run(views::often(setting)?)?;
+    }
+    run(views::visible(setting))?;
+    if args.wants("at-once") {
+        run(views::at_once(setting)?)?;
     }
     Ok(all)
 }

@@ -76,6 +76,38 @@ pub(crate) fn targets(all: &[Measured]) -> Vec<Target> {
             over_raw_open(find("open")),
             2.0,
         ),
+        target(
+            "replay_rare_over_best_peer",
+            "replay into a view, rows rarely repeat, over the best peer",
+            over_best("replay-rare"),
+            1.5,
+        ),
+        target(
+            "replay_often_over_best_peer",
+            "replay into a view, rows repeat, over the best peer",
+            over_best("replay-often"),
+            3.0,
+        ),
+        target(
+            "replay_over_in_memory_fold",
+            "replay into a durable view over a fold into a map, both read from the log",
+            find("replay-rare")
+                .and_then(|m| Some(m.own()?.over(m.row("HashMap, read from everfold's log")?))),
+            0.5,
+        ),
+        target(
+            "replay_over_decoded_fold",
+            "the same over a fold of events that are decoded already",
+            over_raw("replay-rare"),
+            0.5,
+        ),
+        target(
+            "visible_over_append_at_most",
+            "append until visible over the append alone",
+            over_raw("visible"),
+            2.0,
+        ),
+        target("sixteen_over_one", "events applied by 16 projections over one", over_raw("at-once"), 0.5),
     ]
 }
 

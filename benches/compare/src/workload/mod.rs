@@ -6,6 +6,7 @@ pub(crate) mod durable;
 pub(crate) mod guarded;
 pub(crate) mod reading;
 pub(crate) mod tickets;
+pub(crate) mod views;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -44,7 +44,8 @@ pub(crate) fn sums(purchases: &[Purchase]) -> HashMap<(u32, u32), i64> {
 /// How many cells there are, and a sum over them that does not depend on their order.
 pub(crate) fn tally(cells: impl IntoIterator<Item = ((u32, u32), i64)>) -> (u64, u64) {
     cells.into_iter().fold((0, 0), |(count, sum), ((customer, item), quantity)| {
-        let cell = u64::from(customer).wrapping_mul(31).wrapping_add(u64::from(item)).wrapping_mul(quantity as u64);
+        let cell =
+            u64::from(customer).wrapping_mul(31).wrapping_add(u64::from(item)).wrapping_mul(quantity as u64);
         (count + 1, cell.wrapping_add(sum))
     })
 }
@@ -59,12 +60,7 @@ pub(crate) fn often(setting: &Setting) -> Outcome<Workload> {
     replay(setting, "replay-often", "replay 1 M purchases into 10 k rows", 100)
 }
 
-fn replay(
-    setting: &Setting,
-    key: &'static str,
-    title: &'static str,
-    customers: u64,
-) -> Outcome<Workload> {
+fn replay(setting: &Setting, key: &'static str, title: &'static str, customers: u64) -> Outcome<Workload> {
     let purchases = Rc::new(purchases(1_000_000, customers));
     let wanted = tally(sums(&purchases));
     let mut contenders = vec![in_memory(purchases.clone(), wanted)];
