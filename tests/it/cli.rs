@@ -313,7 +313,7 @@ fn a_store_is_backed_up_beside_its_application_restored_and_repaired() {
 
     let segment = restored.join("log/00000000000000000001.seg");
     let mut bytes = std::fs::read(&segment).unwrap();
-    let damaged = bytes.iter().position(|byte| *byte == b'b').unwrap();
+    let damaged = bytes.windows(8).position(|bytes| bytes == [b'b'; 8]).unwrap();
     bytes[damaged] ^= 1;
     std::fs::write(&segment, bytes).unwrap();
     let (code, told) = command(&["repair"], restored, repaired);

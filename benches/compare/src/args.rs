@@ -29,7 +29,8 @@ Usage: everfold-compare [--quick | --full] [--only <WORKLOAD>]... [--svg <FILE>]
   --full             longer turns, more rounds, and stores of 1 and 4 million events to open
   --only <WORKLOAD>  only this one; may be given again. One of:
                      durable-1 durable-64 tickets deferred scan stream tag guarded open
-                     replay-rare replay-often visible at-once
+                     replay-rare replay-often visible at-once large-view
+                     (large-view only with --full, or when it is named)
   --svg <FILE>       where the plot goes (default: compare.svg beside this program's Cargo.toml;
                      with --only no plot is made unless this is given)
   --dir <DIRECTORY>  where stores are made and removed: on the disk to be measured, with 6 GB free
@@ -37,7 +38,7 @@ Usage: everfold-compare [--quick | --full] [--only <WORKLOAD>]... [--svg <FILE>]
 ";
 
 /// The names for `--only`.
-pub(crate) const WORKLOADS: [&str; 13] = [
+pub(crate) const WORKLOADS: [&str; 14] = [
     "durable-1",
     "durable-64",
     "tickets",
@@ -51,6 +52,7 @@ pub(crate) const WORKLOADS: [&str; 13] = [
     "replay-often",
     "visible",
     "at-once",
+    "large-view",
 ];
 
 impl Args {

@@ -39,6 +39,9 @@ fn run() -> Outcome<()> {
         };
         return crash::fill_and_wait(name, events.parse()?, Path::new(dir));
     }
+    if given.peek().is_some_and(|arg| arg == views::large::CHILD) {
+        return views::large::make(Path::new(&given.nth(1).ok_or("only this program itself says that")?));
+    }
     let args = Args::parse(given)?;
     if args.help {
         print!("{HELP}");
@@ -129,6 +132,9 @@ fn measure(args: &Args, setting: &Setting) -> Outcome<Vec<Measured>> {
     run(views::visible(setting))?;
     if args.wants("at-once") {
         run(views::at_once(setting)?)?;
+    }
+    if args.wants("large-view") && (args.full || !args.only.is_empty()) {
+        views::large::large(setting)?;
     }
     Ok(all)
 }

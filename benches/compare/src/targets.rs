@@ -39,7 +39,7 @@ pub(crate) fn targets(all: &[Measured]) -> Vec<Target> {
     let threads = find("durable-64").and_then(Measured::own);
     let tickets = find("tickets").and_then(Measured::own);
     let target = |name, words, value, target| Target { name, words, value, target };
-    vec![
+    let mut targets = vec![
         target("durable_1_over_raw", "durable, 1 thread, over raw", over_raw("durable-1"), 0.95),
         target(
             "durable_64_over_raw",
@@ -76,6 +76,18 @@ pub(crate) fn targets(all: &[Measured]) -> Vec<Target> {
             over_raw_open(find("open")),
             2.0,
         ),
+    ];
+    targets.extend(of_views(all));
+    targets
+}
+
+/// Those of views.
+fn of_views(all: &[Measured]) -> Vec<Target> {
+    let find = |key: &str| all.iter().find(|measured| measured.key == key);
+    let over_raw = |key| find(key).and_then(|m| Some(m.own()?.over(m.raw()?)));
+    let over_best = |key| find(key).and_then(|m| Some(m.own()?.over(m.best_peer(None)?)));
+    let target = |name, words, value, target| Target { name, words, value, target };
+    vec![
         target(
             "replay_rare_over_best_peer",
             "replay into a view, rows rarely repeat, over the best peer",

@@ -11,6 +11,7 @@
 
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::run::{Run, RunRow};
 use crate::error::{Error, ErrorKind};
@@ -34,6 +35,8 @@ const BLOCKS_PER_WRITE: usize = 96;
 #[derive(Clone, Debug)]
 pub(super) struct Blocks {
     stored: Arc<dyn Rows>,
+    /// Whether there may be any: a view that is built for the first time asks for many rows that are not there.
+    any: Arc<AtomicBool>,
 }
 
 /// What the key-value store says of itself.
@@ -62,13 +65,19 @@ fn encode(rows: &Run) -> Vec<u8> {
     [&crc32fast::hash(rows.bytes()).to_le_bytes(), rows.bytes()].concat()
 }
 
+/// A block's fence, and its rows packed, if what is stored is a block.
+fn verified((key, value): &Row) -> Result<Option<(&[u8], &[u8])>, Error> {
+    let Some(fence) = key.strip_prefix(&[BLOCK]) else { return Ok(None) };
+    let rows = value.get(4..).unwrap_or_default();
+    if u32_at(value, 0) != Some(crc32fast::hash(rows)) {
+        return Err(damaged("a block of rows does not verify"));
+    }
+    Ok(Some((fence, rows)))
+}
+
 impl Block {
-    fn decode((key, value): Row) -> Result<Option<Self>, Error> {
-        let Some(fence) = key.strip_prefix(&[BLOCK]) else { return Ok(None) };
-        let rows = value.get(4..).unwrap_or_default();
-        if u32_at(&value, 0) != Some(crc32fast::hash(rows)) {
-            return Err(damaged("a block of rows does not verify"));
-        }
+    fn decode(stored: &Row) -> Result<Option<Self>, Error> {
+        let Some((fence, rows)) = verified(stored)? else { return Ok(None) };
         let rows = Run::parse(rows.to_vec()).ok_or_else(|| damaged("a block holds no rows"))?;
         Ok(Some(Block { fence: fence.to_vec(), rows }))
     }
@@ -76,7 +85,10 @@ impl Block {
 
 impl Blocks {
     pub(super) fn over(stored: Arc<dyn Rows>) -> Self {
-        Blocks { stored }
+        let last = stored.floor(Bound::Unbounded);
+        // An error will be met again by whoever reads.
+        let any = last.map_or(true, |last| last.is_some_and(|(key, _)| key.starts_with(&[BLOCK])));
+        Blocks { stored, any: Arc::new(AtomicBool::new(any)) }
     }
 
     /// What is said of the rows, where anything is.
@@ -100,13 +112,19 @@ impl Blocks {
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        let Some(block) = self.block_of(key)? else { return Ok(None) };
-        Ok(block.rows.get(key).flatten().map(<[u8]>::to_vec))
+        if !self.any.load(Ordering::Acquire) {
+            return Ok(None);
+        }
+        let Some(stored) = self.stored.floor(Bound::Included(&stored_key(key)))? else { return Ok(None) };
+        let Some((_, rows)) = verified(&stored)? else { return Ok(None) };
+        Run::find(rows, key)
+            .map(|value| value.map(<[u8]>::to_vec))
+            .ok_or_else(|| damaged("a block holds no rows"))
     }
 
     /// The block that a key belongs to, if any block begins before it.
     fn block_of(&self, key: &[u8]) -> Result<Option<Block>, Error> {
-        self.stored.floor(Bound::Included(&stored_key(key)))?.map_or(Ok(None), Block::decode)
+        self.stored.floor(Bound::Included(&stored_key(key)))?.as_ref().map_or(Ok(None), Block::decode)
     }
 
     /// The rows of the first blocks that have any in a range, from one end, in the order of their keys; none when there
@@ -145,7 +163,7 @@ impl Blocks {
     fn block_from(&self, fence: &[u8]) -> Result<Option<Block>, Error> {
         let key = stored_key(fence);
         match self.stored.get(&key)? {
-            Some(value) => Block::decode((key, value)),
+            Some(value) => Block::decode(&(key, value)),
             None => self.block_after(fence),
         }
     }
@@ -155,7 +173,7 @@ impl Blocks {
         while let Some(key) = self.stored.key_after(&after)? {
             // A drain may have removed it meanwhile.
             if let Some(value) = self.stored.get(&key)? {
-                return Block::decode((key, value));
+                return Block::decode(&(key, value));
             }
             after = key;
         }
@@ -163,7 +181,7 @@ impl Blocks {
     }
 
     fn last_block(&self, to: Bound<&[u8]>) -> Result<Option<Block>, Error> {
-        self.stored.floor(to)?.map_or(Ok(None), Block::decode)
+        self.stored.floor(to)?.as_ref().map_or(Ok(None), Block::decode)
     }
 
     /// Writes changes in the order of their keys, so that a crash at any time leaves either none of them, or some of
@@ -176,6 +194,7 @@ impl Blocks {
         mut overwritten: impl FnMut(Run),
         mut go_on: impl FnMut() -> bool,
     ) -> Result<bool, Error> {
+        self.any.store(true, Ordering::Release);
         let mut changes = changes.peekable();
         let mark = [&meta.checkpoint.get().to_le_bytes()[..], &meta.turns.to_le_bytes()].concat();
         let mut writes: Vec<Change> = vec![(DRAINING_KEY.to_vec(), Some(mark))];

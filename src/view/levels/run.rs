@@ -140,6 +140,24 @@ impl Run {
         self.row(number).filter(|(found, _)| *found == key).map(|(_, value)| value)
     }
 
+    /// The value of a key among packed rows that are looked at once; nothing when these are not the bytes of rows.
+    pub(crate) fn find<'a>(bytes: &'a [u8], key: &[u8]) -> Option<Option<&'a [u8]>> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let key_end = HEADER + usize::from(u16_at(rest, 0)?);
+            let value_len = u32_at(rest, 2)?;
+            let kept = if value_len == REMOVED { 0 } else { usize::try_from(value_len).ok()? };
+            match rest.get(HEADER..key_end)?.cmp(key) {
+                Ordering::Less => rest = rest.get(key_end + kept..)?,
+                Ordering::Equal if value_len != REMOVED => {
+                    return Some(Some(rest.get(key_end..key_end + kept)?));
+                }
+                _ => return Some(None),
+            }
+        }
+        Some(None)
+    }
+
     /// The numbers of the rows between two keys.
     pub(crate) fn between(&self, from: &Bound<Vec<u8>>, to: &Bound<Vec<u8>>) -> Range<usize> {
         let start = match from {
@@ -253,7 +271,10 @@ mod tests {
                 prop_assert_eq!(rows_of(run), expected.collect::<Vec<_>>());
                 for (key, value) in &model {
                     prop_assert_eq!(run.get(key), Some(value.as_deref()));
+                    prop_assert_eq!(Run::find(run.bytes(), key), Some(value.as_deref()));
                 }
+                let found = model.get(other.as_slice()).cloned().flatten();
+                prop_assert_eq!(Run::find(run.bytes(), &other), Some(found.as_deref()));
                 prop_assert_eq!(run.get(&other).is_some(), model.contains_key(other.as_slice()));
                 let inside = |key: &[u8]| (match &from {
                     Bound::Unbounded => true,

@@ -1,6 +1,7 @@
 //! Views: replaying a log into a table that is durable with its checkpoint, how late an append becomes visible, and many
 //! projections at once.
 
+pub(crate) mod large;
 mod own;
 mod tables;
 
