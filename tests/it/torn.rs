@@ -1,7 +1,7 @@
 //! Writes that end in the middle of a sector, and losses of power when more is written to it: the end that they leave is
 //! known for a write that was cut short.
 
-use std::io::ErrorKind::StorageFull;
+use std::io::ErrorKind::{Other, StorageFull};
 use std::time::Duration;
 
 use everfold::{Batch, Durability, Event, Fault, MemoryStorage, Options, Store};
@@ -65,4 +65,24 @@ fn what_a_full_disk_cut_short_is_known_for_that_when_the_power_is_lost_while_it_
         assert!(simulated > 40, "{simulated}");
         assert_eq!(options().open_memory(&storage.crash(0)).unwrap().watermark().get(), 4);
     }
+}
+
+#[test]
+fn a_removal_that_a_loss_of_power_cuts_short_is_begun_again() {
+    let mut simulated = 0;
+    for size in (100..400).step_by(8) {
+        let storage = MemoryStorage::seeded(6);
+        let (store, end) = store_with_one(&storage, size);
+        // The header of the next frame is in two sectors.
+        if end % 512 < 456 {
+            continue;
+        }
+        storage.fail_at(storage.operations() + 1, Fault::once(Other).after(100));
+        append(&store, Durability::Written, &[1200]).unwrap_err();
+        drop(store);
+        plan_outages(&storage, 0..200);
+        assert!(options().open_memory(&storage).unwrap().recovery().removed.is_some());
+        simulated += check_outages(&storage, &[1], &format!("100 bytes at {end}"));
+    }
+    assert!(simulated > 1000, "{simulated}");
 }
