@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::files::{Files, read_mark, read_up_to};
 use super::frame::{CLEAN, FrameFault, FrameHeader, SEAL};
-use super::layout::{disk_len, memory_len};
+use super::layout::{ALIGN, disk_len, memory_len};
 use super::mark::Mark;
 use super::segment::{Segment, segment_name};
 use super::walk::{Beyond, Place, Step, Walk};
@@ -244,8 +244,12 @@ pub(crate) fn remove_unfinished(
     let file = open_for_writing(storage, segment)?;
     let bytes = until - place.offset;
     let kept_in = quarantine(storage, segment, file.as_ref(), place.offset, bytes)?;
-    zero(file.as_ref(), place.offset, until).map_err(|e| segment.fault("write", e))?;
-    file.sync().map_err(|e| segment.fault("sync", e))?;
+    // The first byte of the frame goes first, and for good: while the rest is taken away, whatever a loss of power leaves
+    // of it is a frame without a start, which is torn. Half a header, with both its ends, would be suspect.
+    for until in [until.min(place.offset + disk_len(ALIGN)), until] {
+        zero(file.as_ref(), place.offset, until).map_err(|e| segment.fault("write", e))?;
+        file.sync().map_err(|e| segment.fault("sync", e))?;
+    }
     Ok(Removed { file: segment.name.clone(), offset: place.offset, bytes, kept_in, reason })
 }
 

@@ -10,12 +10,13 @@ use uuid::Uuid;
 
 use super::ahead::Ahead;
 use super::catalog::{Catalog, Reached};
+use super::files::read_up_to;
 use super::frame::{CLEAN, CONTROL_FRAME, FrameHeader, SEAL};
 use super::guarding::Decision;
 use super::index::Sealed;
 use super::indexer::Indexer;
 use super::keeper::Chores;
-use super::layout::disk_len;
+use super::layout::{SECTOR, disk_len, memory_len};
 use super::mark::{MARK_FILE, Mark};
 use super::outflow::{Failed, Outflow};
 use super::request::Request;
@@ -248,6 +249,9 @@ impl Writer {
             return Ok(());
         }
         self.ahead.claim(self.place.offset);
+        if self.full {
+            self.finish_sector()?;
+        }
         if let Err(e) = self.file.write_at(&self.unwritten, self.written) {
             return Err(self.failed_write(e));
         }
@@ -256,6 +260,24 @@ impl Writer {
         self.unwritten.clear();
         self.unwritten.shrink_to(MOST_KEPT);
         Ok(())
+    }
+
+    /// A full disk may have cut the last write short in the middle of a sector. That sector is made whole and durable
+    /// before more is written: else a loss of power could leave half of it between sectors that are whole, which looks
+    /// like damage, since no crash cuts a sector.
+    fn finish_sector(&mut self) -> Result<(), Error> {
+        let there = read_up_to(self.file.as_ref(), self.written, self.unwritten.len())
+            .map_err(|e| self.poison(self.segment.fault("read", e)))?;
+        let same = there.iter().zip(&self.unwritten).take_while(|(there, own)| there == own).count();
+        if same == 0 {
+            return Ok(());
+        }
+        let until = (self.written + disk_len(same)).next_multiple_of(disk_len(SECTOR));
+        let first = self.unwritten.get(..memory_len(until - self.written)).unwrap_or(&self.unwritten);
+        if let Err(e) = self.file.write_at(first, self.written) {
+            return Err(self.failed_write(e));
+        }
+        self.syncs.sync(self.file.as_ref()).map_err(|e| self.poison(self.segment.fault("sync", e)))
     }
 
     /// Leaves the write to the keeper, when there is much to write, and goes on with another buffer. Frames that are

@@ -382,8 +382,8 @@ fn removed_bytes_stay_away_although_the_sync_of_their_removal_failed() {
         for size in (0..512).step_by(8) {
             let mut next =
                 Life { storage: copy(&image), store: None, ledger: life.ledger.clone(), full: false };
-            // Six operations for the copy in quarantine, then the zeros and their sync.
-            next.storage.fail_at(8, Fault::once(io::ErrorKind::Other));
+            // Six operations for the copy in quarantine, two for the first zeros, then the others and their sync.
+            next.storage.fail_at(10, Fault::once(io::ErrorKind::Other));
             assert_eq!(next.open(), Err(ErrorKind::Io));
             let what = format!("seed {seed}, size {size}");
             next.open_again(&what);

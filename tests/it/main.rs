@@ -58,6 +58,7 @@ mod sealed;
 mod source;
 mod subscribe;
 mod tickets;
+mod torn;
 mod typed;
 mod verdicts;
 mod view_cases;

@@ -94,8 +94,7 @@ impl<'a> Life<'a> {
     /// Does one thing, and checks what losses of power during it left.
     fn deed(&mut self, name: &str, act: fn(&mut Self) -> Held) -> Held {
         self.tally.deeds += 1;
-        self.plan_outages();
-        self.promised = self.promise();
+        self.begin().map_err(|message| format!("before {name}: {message}"))?;
         let from = self.storage.operations();
         let done = act(self).and_then(|()| if self.poisoned { self.open_again() } else { Ok(()) });
         let place = || format!("{name}, operations {from} to {}", self.storage.operations());
@@ -103,6 +102,17 @@ impl<'a> Life<'a> {
         done.map_err(|message| format!("{}: {message}", place()))?;
         self.examine().map_err(|message| format!("{name}: {message}"))?;
         self.look()
+    }
+
+    /// Notes what is promised from now on. The store's keeper writes and syncs by the clock, also between two deeds: the
+    /// power may have been lost during that, before what it made durable was seen. So for what was left until now, what
+    /// was promised before counts.
+    fn begin(&mut self) -> Held {
+        let promised = self.promise();
+        self.examine()?;
+        self.promised = promised;
+        self.plan_outages();
+        Ok(())
     }
 
     pub(crate) fn say(&self, what: impl FnOnce() -> String) {
@@ -400,5 +410,33 @@ impl<'a> Life<'a> {
     pub(crate) fn go_on_with(&mut self, storage: MemoryStorage) {
         self.storage = storage;
         self.planned = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_made_durable_between_two_deeds_was_not_promised_before() {
+        let mut tally = Tally::default();
+        let mut life = Life::new(1, false, &mut tally);
+        life.setting.faults = false;
+        life.setting.outage_every = 1;
+        life.deed("open", Life::open_first).unwrap();
+        let deferred = |life: &mut Life<'_>| {
+            let made = Maker { dice: &mut life.dice, oracle: &life.oracle }.make(500, Durability::Deferred);
+            let outcome = life.store().append_batch(made.batch());
+            life.take(made, outcome)
+        };
+        for _ in 0..20 {
+            life.deed("append", deferred).unwrap();
+            // As the keeper does when a thread has slept for long.
+            life.store().sync().unwrap();
+            life.look().unwrap();
+            assert_eq!(life.seen, life.oracle.len());
+            life.deed("nothing", |_| Ok(())).unwrap();
+        }
+        assert!(life.tally.crashes > 40, "{}", life.tally);
     }
 }
