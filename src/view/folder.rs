@@ -223,6 +223,17 @@ pub(crate) fn names(root: &Path) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
+/// The generations of a view that have rows on disk, in order.
+pub(crate) fn generations(root: &Path, name: &str) -> Result<Vec<u32>, Error> {
+    let found = entries(&root.join(VIEWS_FOLDER).join(name));
+    let found = found.map_err(|e| Error::io(format_args!("list view {name}"), e))?;
+    let rows = found.iter().filter(|(entry, path)| matches!(entry, Entry::Rows { .. }) && path.is_dir());
+    let mut generations: Vec<u32> = rows.map(|(entry, _)| entry.generation()).collect();
+    generations.sort_unstable();
+    generations.dedup();
+    Ok(generations)
+}
+
 fn of_views(root: &Path) -> io::Result<Vec<fs::DirEntry>> {
     match fs::read_dir(root.join(VIEWS_FOLDER)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -297,6 +308,10 @@ impl ViewFolder {
     /// Where the same generation is built anew, beside these rows.
     pub(crate) fn next(&self) -> Self {
         ViewFolder { build: self.build.saturating_add(1), ..self.clone() }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(crate) fn generation(&self) -> u32 {

@@ -22,6 +22,7 @@ use super::key::Key;
 use super::levels::Version;
 use super::rows::Change;
 use crate::error::{Error, ErrorKind};
+use crate::log::layout::u32_at;
 
 /// How many named views a projection may have, and how many indexes.
 pub const MAX_NAMED_VIEWS: usize = 64;
@@ -213,10 +214,65 @@ impl Layout {
             return Ok(Counts(vec![meta.digest.rows.wrapping_sub(meta.beside.rows())]));
         }
         let found = version.get(&COUNTS_KEY)?;
-        found.and_then(|bytes| Counts::decode(&bytes, self.views.len() + 1)).ok_or_else(|| {
-            Error::new(ErrorKind::View, "the view is damaged: it does not say how many rows there are")
-        })
+        found.and_then(|bytes| Counts::decode(&bytes, self.views.len() + 1)).ok_or_else(uncounted)
     }
+}
+
+/// The named views and indexes that rows say they have, in order, for who does not know the projection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Names {
+    pub(crate) views: Vec<String>,
+    /// Each with the view it is of.
+    pub(crate) indexes: Vec<(String, Part)>,
+}
+
+impl Names {
+    /// What is under [`names_key`](Layout::names_key); `None`: these are not the bytes of it.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let end = bytes.len().checked_sub(4)?;
+        let said = bytes.get(..end)?;
+        if crc32fast::hash(said) != u32_at(bytes, end)? {
+            return None;
+        }
+        let [NAMES_FORMAT, views, indexes, rest @ ..] = said else { return None };
+        let mut rest = rest;
+        let mut next = || {
+            let [of, len, after @ ..] = rest else { return None };
+            let (name, after) = after.split_at_checked(usize::from(*len))?;
+            rest = after;
+            Some((String::from_utf8(name.to_vec()).ok()?, Part(*of)))
+        };
+        let views = (0..*views).map(|_| next().map(|(name, _)| name)).collect::<Option<_>>()?;
+        let indexes = (0..*indexes).map(|_| next()).collect::<Option<_>>()?;
+        rest.is_empty().then_some(Names { views, indexes })
+    }
+
+    /// How many rows each view has.
+    pub(crate) fn counts(&self, version: &Version) -> Result<Counts, Error> {
+        let found = version.get(&COUNTS_KEY)?;
+        found.and_then(|bytes| Counts::decode(&bytes, self.views.len() + 1)).ok_or_else(uncounted)
+    }
+
+    /// Where the rows of a view begin; of the projection's own without a name.
+    pub(crate) fn view_start(&self, name: Option<&str>) -> Option<Vec<u8>> {
+        let mut start = Vec::new();
+        let part = match name {
+            None => Part::OWN,
+            Some(name) => Part::named(number(self.views.iter().position(|view| view == name)? + 1)),
+        };
+        part.start(&mut start);
+        Some(start)
+    }
+
+    /// Where the entries of an index begin.
+    pub(crate) fn index_start(&self, name: &str) -> Option<Vec<u8>> {
+        let place = self.indexes.iter().position(|(index, _)| index == name)?;
+        Some(IndexNumber(number(place + 1)).start().to_vec())
+    }
+}
+
+fn uncounted() -> Error {
+    Error::new(ErrorKind::View, "the view is damaged: it does not say how many rows there are")
 }
 
 /// A number that is known to be small.
@@ -315,6 +371,26 @@ mod tests {
             layout.add_view(name, kind).unwrap();
         }
         assert_eq!(layout.add_view(last, kind).unwrap_err().kind(), ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn names_come_back_without_the_projection_and_every_flipped_bit_is_found() {
+        let bytes = layout(&["a", "by-item"], &["price"]).encode();
+        let names = Names::decode(&bytes).unwrap();
+        assert_eq!(names.views, ["a", "by-item"]);
+        assert_eq!(names.indexes, [("price".to_owned(), Part::OWN)]);
+        assert_eq!(names.view_start(None), Some(vec![OWN]));
+        assert_eq!(names.view_start(Some("by-item")), Some(vec![NAMED, 2]));
+        assert_eq!(names.index_start("price"), Some(vec![INDEX, 1]));
+        assert_eq!((names.view_start(Some("price")), names.index_start("a")), (None, None));
+        for bit in 0..bytes.len() * 8 {
+            let mut bad = bytes.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Names::decode(&bad), None, "bit {bit}");
+        }
+        for len in 0..bytes.len() {
+            assert_eq!(Names::decode(bytes.get(..len).unwrap()), None, "cut to {len}");
+        }
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //! [`snapshot`] is what is read of it, an [`index`] and a [`page`] are ways to do so; [`changes`] tell what becomes of it,
 //! from the [`feed`] of the projector or by a [`refold`]; [`folder`] is where views are on disk.
 //! [`control`] is what handles ask of the projector, and [`life`] the handle's side of it; [`set_aside`] has the events
-//! that a view does without; [`verify`] holds two sets of rows against each other.
+//! that a view does without; [`verify`] holds two sets of rows against each other; [`inspect`] reads the views of a store
+//! that may be open elsewhere, from copies of their files.
 
 pub(crate) mod changes;
 pub(crate) mod control;
@@ -20,6 +21,7 @@ pub(crate) mod feed;
 pub(crate) mod folder;
 pub(crate) mod handle;
 pub(crate) mod index;
+pub(crate) mod inspect;
 pub(crate) mod key;
 pub(crate) mod layout;
 pub(crate) mod levels;

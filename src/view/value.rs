@@ -16,8 +16,13 @@ pub(crate) fn encode<V: Serialize>(value: &V) -> Result<Vec<u8>, Error> {
 }
 
 pub(crate) fn decode<V: DeserializeOwned>(bytes: &[u8]) -> Result<V, Error> {
+    codec::from_slice(bare(bytes)?)
+}
+
+/// The encoded value, without what says which codec wrote it.
+pub(crate) fn bare(bytes: &[u8]) -> Result<&[u8], Error> {
     match bytes.split_first() {
-        Some((&FORMAT, value)) => codec::from_slice(value),
+        Some((&FORMAT, value)) => Ok(value),
         _ => {
             Err(Error::new(ErrorKind::Codec, "a view's value is of a format that this version does not know"))
         }

@@ -19,6 +19,8 @@ mod cli;
 mod cli_hostile;
 #[cfg(feature = "cli")]
 mod cli_query;
+#[cfg(all(feature = "cli", unix))]
+mod cli_views;
 mod crash;
 mod damage;
 mod decide;

@@ -34,7 +34,8 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
     if arguments.raw && io::stdout().is_terminal() {
-        return Err(Failure::Usage("--raw writes bytes as they are: send them to a file or another program"));
+        let message = "--raw writes bytes as they are: send them to a file or another program";
+        return Err(Failure::Usage(message.into()));
     }
     let inspector = inspect(&arguments.plain)?;
     let mut out = BufWriter::new(io::stdout().lock());

@@ -4,15 +4,22 @@
 //! writes a byte to it or maps a file. Damaged files are told of, not stumbled over.
 
 mod backup;
+mod datum;
 mod dump;
 mod filter;
+mod key_text;
 mod names;
 mod overview;
 mod query_text;
 mod render;
 mod repair;
 mod retain;
+mod shape;
+mod value_text;
 mod verify;
+mod view_changes;
+mod view_rows;
+mod views;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,12 +37,15 @@ Exit codes:
   2  the command line is wrong
   3  corruption inside the log, as far as the command reads it (verify reads all of it); repair: something is lost
   4  only a torn tail: what a crash left of a write that was never acknowledged
+  5  a view is damaged or of another log (verify --views, views): it is derived, and made anew when its projection is
+     registered
   6  another process has the store open for writing (retain needs the lock, except for a dry run),
      or the directory that backup or restore writes to
-  7  there is no store, or no such file, at the path
+  7  there is no store, or no such file, at the path; there is no such view, or no row of the key
 
 Every command but retain and repair works while an application has the store open: nothing of it is locked, written or
-mapped.";
+mapped. The rows of views are read from a copy, which is made in the folder for temporary files (TMPDIR), verified, and
+removed in the end.";
 
 /// Look into the directory of an everfold event store.
 #[derive(Parser)]
@@ -54,13 +64,13 @@ enum Command {
     /// The events, one a line; with --frames, how they lie in the files.
     Dump(dump::Arguments),
     /// Reads every byte, and says what is damaged and what to do.
-    Verify(Plain),
+    Verify(verify::Arguments),
     /// The streams that have events in the log, with their versions, and their first and last positions there.
     Streams(names::Arguments),
     /// The tags, with how many events of the log have them, and the last position.
     Tags(names::Arguments),
-    /// The views, as their projectors last noted their state.
-    Views(Plain),
+    /// The views, as their projectors last noted their state; the rows of one, and how they change.
+    Views(views::Arguments),
     /// Drops the oldest segments of the log. The only command that changes the store it looks at.
     Retain(retain::Arguments),
     /// Copies the log into a directory of its own, or brings such a copy up to date.
@@ -87,6 +97,10 @@ enum Outcome {
     Well,
     TornTail,
     Corrupt,
+    /// The log is good, as far as it was read, and a view is not.
+    ViewDamaged,
+    /// A view could not be looked at.
+    ViewUnread,
 }
 
 impl Outcome {
@@ -106,6 +120,8 @@ impl From<Outcome> for ExitCode {
             Outcome::Well => 0,
             Outcome::TornTail => 4,
             Outcome::Corrupt => 3,
+            Outcome::ViewDamaged => 5,
+            Outcome::ViewUnread => 1,
         })
     }
 }
@@ -114,7 +130,8 @@ impl From<Outcome> for ExitCode {
 enum Failure {
     Store(Error),
     Output(std::io::Error),
-    Usage(&'static str),
+    Usage(String),
+    NoRow(String),
 }
 
 impl From<Error> for Failure {
@@ -130,14 +147,15 @@ impl From<std::io::Error> for Failure {
 }
 
 fn main() -> ExitCode {
+    views::tell_no_panic_of_the_key_value_store();
     let result = match Arguments::parse().command {
         Command::Info(plain) => overview::info(&plain),
         Command::Segments(plain) => overview::segments(&plain),
         Command::Dump(arguments) => dump::run(&arguments),
-        Command::Verify(plain) => verify::run(&plain),
+        Command::Verify(arguments) => verify::run(&arguments),
         Command::Streams(arguments) => names::streams(&arguments),
         Command::Tags(arguments) => names::tags(&arguments),
-        Command::Views(plain) => overview::views(&plain),
+        Command::Views(arguments) => views::run(&arguments),
         Command::Retain(arguments) => retain::run(&arguments),
         Command::Backup(arguments) => backup::run(&arguments),
         Command::Restore(arguments) => backup::restore(&arguments),
@@ -148,7 +166,8 @@ fn main() -> ExitCode {
         // Whoever reads the output has enough of it.
         Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(Failure::Output(error)) => fail(1, &format!("could not write the output: {error}")),
-        Err(Failure::Usage(message)) => fail(2, message),
+        Err(Failure::Usage(message)) => fail(2, &message),
+        Err(Failure::NoRow(message)) => fail(7, &message),
         Err(Failure::Store(error)) => fail(exit_code(&error), &error.to_string()),
     }
 }
@@ -161,6 +180,7 @@ fn fail(code: u8, message: &str) -> ExitCode {
 fn exit_code(error: &Error) -> u8 {
     match error.kind() {
         ErrorKind::Corrupt => 3,
+        ErrorKind::View => 5,
         ErrorKind::Locked { .. } => 6,
         ErrorKind::NotFound => 7,
         ErrorKind::Invalid => 2,

@@ -1,13 +1,13 @@
-//! `everfold info`, `segments` and `views`: what headers and notes say.
+//! `everfold info` and `segments`: what headers say.
 
 use std::io;
 use std::ops::ControlFlow;
 
+use everfold::Position;
 use everfold::dump::{Found, Inspector};
-use everfold::{Position, ViewNote};
 use serde_json::{Value, json};
 
-use crate::render::{Table, json_line, time};
+use crate::render::{Format, Table, json_line, time};
 use crate::{Failure, Outcome, Plain, inspect};
 
 pub(crate) fn info(plain: &Plain) -> Result<Outcome, Failure> {
@@ -43,7 +43,7 @@ pub(crate) fn info(plain: &Plain) -> Result<Outcome, Failure> {
 }
 
 /// Position of the last event, and whether the active segment is good up to its end. Reads that segment only.
-fn end(inspector: &Inspector) -> Result<(u64, Outcome), Failure> {
+pub(crate) fn end(inspector: &Inspector) -> Result<(u64, Outcome), Failure> {
     let active = inspector.segments().pop().map_or(Position::START, |segment| segment.first);
     let mut last = active.get().saturating_sub(1);
     let mut outcome = Outcome::Well;
@@ -81,37 +81,17 @@ pub(crate) fn segments(plain: &Plain) -> Result<Outcome, Failure> {
             ("damage", json!(segment.damage.map(|damage| damage.to_string()))),
         ]
     });
-    list(plain, &[5, 28, 9, 10, 7, 9, 9, 16, 8, 30, 0], lines)?;
+    list(plain.format, &[5, 28, 9, 10, 7, 9, 9, 16, 8, 30, 0], lines)?;
     Ok(if damaged { Outcome::Corrupt } else { Outcome::Well })
 }
 
-pub(crate) fn views(plain: &Plain) -> Result<Outcome, Failure> {
-    let (last, _) = end(&inspect(plain)?)?;
-    let lines = ViewNote::read_all(&plain.store)?.into_iter().map(|view| {
-        vec![
-            ("view", json!(view.name)),
-            ("generation", json!(view.generation)),
-            ("state", json!(view.state)),
-            ("checkpoint", json!(view.checkpoint.get())),
-            ("lag", json!(last.saturating_sub(view.checkpoint.get()))),
-            ("rows", json!(view.rows)),
-            ("as_of", json!(time(view.as_of_ns))),
-            ("stopped_at", json!(view.stopped_at.map(|at| at.get()))),
-            ("cause", json!(view.cause)),
-            ("rebuilt_because", json!(view.rebuilt_because)),
-        ]
-    });
-    list(plain, &[20, 10, 10, 10, 9, 9, 30, 10, 20, 0], lines)?;
-    Ok(Outcome::Well)
-}
-
-type Line = Vec<(&'static str, Value)>;
+pub(crate) type Line = Vec<(&'static str, Value)>;
 
 /// One object a line, or a table with these widths.
-fn list(plain: &Plain, widths: &[usize], lines: impl Iterator<Item = Line>) -> io::Result<()> {
+pub(crate) fn list(format: Format, widths: &[usize], lines: impl Iterator<Item = Line>) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let lines: Vec<Line> = lines.collect();
-    if plain.format.is_table() {
+    if format.is_table() {
         let names = lines.first().into_iter().flatten().map(|(name, _)| *name);
         let columns: Vec<_> = names.zip(widths.iter().copied()).collect();
         let mut table = Table::new(&mut out, &columns)?;

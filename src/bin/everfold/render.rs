@@ -80,6 +80,23 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     out
 }
 
+/// Bytes from hexadecimal digits.
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.chars().map(|c| c.to_digit(16)).collect::<Option<Vec<u32>>>()?;
+    let (pairs, rest) = digits.as_chunks::<2>();
+    let bytes = pairs.iter().map(|[high, low]| u8::try_from(high << 4 | low).ok());
+    rest.is_empty().then(|| bytes.collect()).flatten()
+}
+
+/// A time by its seconds since 1970, as RFC 3339 in UTC; or they themselves, if it is beyond the calendar.
+pub(crate) fn time_of(seconds: i64, nanos: u32) -> String {
+    let all = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+    match jiff::Timestamp::from_nanosecond(all) {
+        Ok(time) => time.to_string(),
+        Err(_) => format!("{seconds}.{nanos:09}s"),
+    }
+}
+
 /// A time as RFC 3339 in UTC; `-` for none.
 pub(crate) fn time(ns: u64) -> String {
     match jiff::Timestamp::from_nanosecond(i128::from(ns)) {
@@ -100,6 +117,11 @@ impl<'a> Table<'a> {
         let mut table = Table { out, widths };
         table.row(&columns.iter().map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>())?;
         Ok(table)
+    }
+
+    /// One whose names are printed already.
+    pub(crate) fn go_on(out: &'a mut dyn Write, widths: &[usize]) -> Self {
+        Table { out, widths: widths.to_vec() }
     }
 
     pub(crate) fn row(&mut self, cells: &[String]) -> io::Result<()> {

@@ -37,6 +37,11 @@ pub(crate) struct DiskStorage {
     process: Process,
 }
 
+/// How many bytes may still be written below a path, where the system tells.
+pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
+    system::free_bytes(path)
+}
+
 impl DiskStorage {
     /// Opens a directory that exists; `NotFound` or `NotADirectory` otherwise.
     pub(crate) fn open(root: &Path) -> io::Result<Self> {

@@ -89,3 +89,9 @@ pub(super) fn allocate(file: &File, len: u64) -> io::Result<()> {
 pub(super) fn allocate(file: &File, len: u64) -> io::Result<()> {
     super::write_zeros(file, len)
 }
+
+/// How many bytes may still be written below a path, as far as the system tells.
+pub(super) fn free_bytes(path: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(path).ok()?;
+    found.f_bavail.checked_mul(found.f_frsize)
+}

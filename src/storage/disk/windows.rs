@@ -51,3 +51,8 @@ pub(super) fn sync_file_system(_: &Path) -> io::Result<()> {
 pub(super) fn allocate(file: &File, len: u64) -> io::Result<()> {
     super::write_zeros(file, len)
 }
+
+/// Nothing that the standard library could ask.
+pub(super) fn free_bytes(_: &Path) -> Option<u64> {
+    None
+}
