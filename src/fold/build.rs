@@ -1,125 +1,179 @@
-//! The rows of a whole view at once, or of a stretch of the log, as the view's files hold them.
+//! Brings the rows of a view on by a stretch of the log, on several threads.
+//!
+//! Each thread folds a piece of the stretch, and sorts what it came to by key. Then each puts a range of the keys together:
+//! what the pieces came to, in the order of the log, behind what the view has.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::vec;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::cells::Choice;
+use super::cells::{Cells, Change, Seed};
 use super::declared::Fold;
-use super::folding::LEAST_CUT;
-use super::gather::{Gather, Gathered, on_threads};
+use super::gather::on_threads;
+use super::merging::{Merge, RangeOfKeys, RangeRows, split};
+use super::short_key::ShortKey;
 use crate::error::{Error, ErrorKind};
-use crate::event::Position;
-use crate::log::catalog::Catalog;
+use crate::event::{Position, RecordedEvent};
+use crate::log::catalog::closed;
+use crate::log::cursor::Cursor;
+use crate::log::holds::truncated;
+use crate::projection::{ApplyError, Built, Stretch};
 use crate::view::key::Key;
-use crate::view::layout::Part;
-use crate::view::value;
 
-/// How a view is built.
+/// How much is in memory at a time, about.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Building {
-    pub(crate) threads: usize,
-    /// It stops early when there are so many rows. Up to twice as many are in memory, beside those of partials.
-    pub(crate) most_rows: usize,
+pub(crate) struct Most {
+    pub(crate) rows: usize,
+    /// Of events, as they are in the log.
+    pub(crate) bytes: usize,
 }
 
-/// What the events of a stretch of the log came to.
-#[cfg_attr(not(test), expect(dead_code, reason = "the projector does not build views by it yet"))]
-#[derive(Debug)]
-pub(crate) struct Built {
-    /// The last event that is in the rows: as far as was asked, or before.
-    pub(crate) to: Position,
-    pub(crate) rows: BuiltRows,
+/// What a piece came to.
+pub(super) struct Piece<S> {
+    /// The last event in it.
+    to: Position,
+    /// In the order of their keys.
+    rows: Vec<(ShortKey, S)>,
 }
 
-type Row = (Vec<u8>, Vec<u8>);
-
-/// Rows as a view keeps them, keys and values encoded, in the order of their keys.
-#[derive(Debug)]
-pub(crate) struct BuiltRows(vec::IntoIter<Row>);
-
-impl Iterator for BuiltRows {
-    type Item = Row;
-
-    fn next(&mut self) -> Option<Row> {
-        self.0.next()
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.0.size_hint()
-    }
-}
-
-impl ExactSizeIterator for BuiltRows {}
-
-#[cfg_attr(not(test), expect(dead_code, reason = "the projector does not build views by it yet"))]
 impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Fold<K, S> {
-    /// Folds the events after a position and up to another one on several threads. After the start of the log, the rows
-    /// are the view's; after a later position, each is to be [merged](Fold::merge_row) into the view's own. `None` when it
-    /// was stopped.
-    ///
-    /// After an error the projector finds the event that it stops at by applying one event after the other.
-    pub(crate) fn build(
-        &self,
-        catalog: &Arc<Catalog>,
-        (after, to): (Position, Position),
-        building: Building,
-        stop: &AtomicBool,
-    ) -> Result<Option<Built>, Error> {
-        let gather = Gather {
-            fold: self,
-            catalog,
-            threads: building.threads,
-            choice: Choice::All,
-            keep: false,
-            most_rows: building.most_rows,
-            least_cut: LEAST_CUT,
-            stop,
-        };
-        let Some(Gathered { rows, to }) = gather.gather(after, to)? else { return Ok(None) };
-        let (count, parts) = (rows.len(), rows.parts.len());
-        let todo = Mutex::new(rows.parts);
-        let done = Mutex::new(Ok(Vec::with_capacity(count)));
-        on_threads(building.threads.min(parts), || {
-            loop {
-                let part = todo.lock().unwrap_or_else(PoisonError::into_inner).pop();
-                let Some(part) = part else { return };
-                let encoded = part.into_iter().map(|(key, state)| {
-                    let mut row = Vec::with_capacity(key.len() + 1);
-                    Part::OWN.start(&mut row);
-                    row.extend_from_slice(&key);
-                    Ok((row, value::encode(&state)?))
-                });
-                let sorted = encoded.collect::<Result<Vec<Row>, Error>>().map(|mut rows| {
-                    rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-                    rows
-                });
-                let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
-                match (done.as_mut(), sorted) {
-                    (Ok(all), Ok(mut rows)) => all.append(&mut rows),
-                    (Ok(_), Err(error)) => *done = Err(error),
-                    (Err(_), _) => return,
-                }
+    /// Folds a stretch of the log, and puts what it came to behind the rows there are. `None` when it was stopped. After an
+    /// error, only one event after the other can tell which one it is of.
+    pub(crate) fn build(&self, stretch: &Stretch<'_>, most: Most) -> Result<Option<Built>, Error> {
+        let after = stretch.rows.meta().checkpoint;
+        if stretch.catalog.is_closed() {
+            return Err(closed());
+        }
+        // Keeps retention from what is being read.
+        let (_hold, start) = stretch.catalog.holds.hold(Some(after.next()));
+        if after.next() < start.first {
+            return Err(truncated(start.first));
+        }
+        let threads = stretch.threads.max(1);
+        let most = Most { rows: most.rows / threads, bytes: most.bytes / threads };
+        let ranges = cut((after, stretch.to), threads);
+        let pieces = each(threads, ranges, |range| self.piece(stretch, range, most));
+        let (mut whole, mut to) = (Vec::new(), after);
+        for (folded, end) in pieces {
+            let Some(Piece { to: done, rows }) = folded? else { return Ok(None) };
+            whole.push(rows);
+            to = done;
+            if done < end {
+                break;
             }
-        });
-        let mut rows = done.into_inner().unwrap_or_else(PoisonError::into_inner)?;
-        // Of runs that are sorted already, which this sort makes use of.
-        rows.sort_by(|a, b| a.0.cmp(&b.0));
-        Ok(Some(Built { to, rows: BuiltRows(rows.into_iter()) }))
+        }
+        let merge = Merge { fold: self, rows: stretch.rows };
+        let merged = each(threads, split(whole, threads), |range: RangeOfKeys<S>| (merge.range(range), ()));
+        let mut built = Built { to, changes: Vec::new(), digest: stretch.rows.meta().digest };
+        for (range, ()) in merged {
+            let RangeRows { mut changes, gone, come } = range?;
+            built.digest.rows = built.digest.rows.wrapping_sub(gone.rows).wrapping_add(come.rows);
+            built.digest.sum = built.digest.sum.wrapping_sub(gone.sum).wrapping_add(come.sum);
+            if built.changes.is_empty() {
+                built.changes = changes;
+            } else {
+                built.changes.append(&mut changes);
+            }
+        }
+        Ok(Some(built))
     }
 
-    /// The value of a row when later events, folded apart, came to `later`.
-    pub(crate) fn merge_row(&self, earlier: Option<&[u8]>, later: Vec<u8>) -> Result<Vec<u8>, Error> {
-        let Some(earlier) = earlier else { return Ok(later) };
-        let mut state = value::decode(earlier)?;
-        self.merge(&mut state, value::decode(&later)?).map_err(|error| {
-            let message = format!("the fold {:?} could not be put together: {error}", self.name());
-            Error::new(ErrorKind::View, message)
-        })?;
-        value::encode(&state)
+    /// Folds some events, and says up to where it should have come.
+    fn piece(
+        &self,
+        stretch: &Stretch<'_>,
+        (after, to): (Position, Position),
+        most: Most,
+    ) -> (Result<Option<Piece<S>>, Error>, Position) {
+        (self.folded(stretch, (after, to), most), to)
+    }
+
+    fn folded(
+        &self,
+        stretch: &Stretch<'_>,
+        (after, to): (Position, Position),
+        most: Most,
+    ) -> Result<Option<Piece<S>>, Error> {
+        let events = to.get().saturating_sub(after.get());
+        let mut cursor = Cursor::forward(stretch.catalog.clone(), after).limit(events);
+        let room = usize::try_from(events / 2).unwrap_or(0).min(most.rows);
+        let mut rows =
+            InMap { map: HashMap::with_capacity_and_hasher(room, Seed::random()), key: Vec::new() };
+        let (mut done, mut bytes) = (after, 0);
+        while done < to && (done == after || (rows.map.len() < most.rows && bytes < most.bytes)) {
+            if stretch.stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let event = cursor.next().unwrap_or_else(|| {
+                let message = format!("the log gave no event at position {}", done.next());
+                Err(Error::new(ErrorKind::Io, message))
+            })?;
+            done = event.position();
+            bytes += event.record_len();
+            self.apply(&event, &mut rows).map_err(|error| self.failed(&event, &error))?;
+        }
+        let mut rows: Vec<(ShortKey, S)> = rows.map.into_iter().collect();
+        rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        Ok(Some(Piece { to: done, rows }))
+    }
+
+    fn failed(&self, event: &RecordedEvent, error: &ApplyError) -> Error {
+        let position = event.position();
+        let message = format!("the fold {:?} failed at position {position}: {error}", self.name());
+        Error::new(ErrorKind::Stopped { position }, message)
+    }
+}
+
+/// Cuts events into pieces of about the same size.
+fn cut((mut after, to): (Position, Position), pieces: usize) -> Vec<(Position, Position)> {
+    let pieces = u64::try_from(pieces).unwrap_or(1);
+    let size = to.get().saturating_sub(after.get()).div_ceil(pieces).max(1);
+    let mut ranges = Vec::new();
+    while after < to {
+        let end = after.plus(size).min(to);
+        ranges.push((after, end));
+        after = end;
+    }
+    ranges
+}
+
+/// Does the same with each of some things, on so many threads. The results are in the order of the things.
+fn each<T: Send, R: Send>(threads: usize, things: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+    let count = things.len();
+    let things: Vec<_> = things.into_iter().map(|thing| Mutex::new((Some(thing), None))).collect();
+    let next = AtomicUsize::new(0);
+    on_threads(threads.min(count), || {
+        while let Some(thing) = things.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let mut thing = thing.lock().unwrap_or_else(PoisonError::into_inner);
+            thing.1 = thing.0.take().map(&work);
+        }
+    });
+    things
+        .into_iter()
+        .filter_map(|thing| thing.into_inner().unwrap_or_else(PoisonError::into_inner).1)
+        .collect()
+}
+
+/// Rows while events are folded into them.
+struct InMap<S> {
+    map: HashMap<ShortKey, S, Seed>,
+    /// Room for the encoded key.
+    key: Vec<u8>,
+}
+
+impl<K: Key, S> Cells<K, S> for InMap<S> {
+    fn change(&mut self, key: K, change: &dyn Change<S>) -> Result<(), ApplyError> {
+        self.key.clear();
+        key.encode(&mut self.key);
+        match self.map.get_mut(self.key.as_slice()) {
+            Some(state) => change.add(state),
+            None => {
+                self.map.insert(ShortKey::of(&self.key), change.start()?);
+                Ok(())
+            }
+        }
     }
 }

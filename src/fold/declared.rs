@@ -1,5 +1,6 @@
 //! A declared fold, whatever its events and accumulator are.
 
+use std::any::TypeId;
 use std::fmt;
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ pub struct Fold<K, S> {
     types: Arc<[String]>,
     pub(super) from_log_start: bool,
     pub(super) keeps_partials: bool,
+    pub(super) serves_earlier: bool,
     logic: Arc<dyn Logic<K, S>>,
 }
 
@@ -59,7 +61,15 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Fold<K, S
     ) -> Self {
         let FoldEvents { name, generation, types } = events;
         let (types, logic) = (types.into(), Arc::new(declared));
-        Fold { name, generation, types, from_log_start: false, keeps_partials: true, logic }
+        Fold {
+            name,
+            generation,
+            types,
+            from_log_start: false,
+            keeps_partials: true,
+            serves_earlier: false,
+            logic,
+        }
     }
 
     /// Folds what is left of a log whose first events were removed by [`retain`](crate::Store::retain). Without this such
@@ -76,6 +86,13 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Fold<K, S
         Fold { keeps_partials: false, ..self }
     }
 
+    /// Serves the rows of an earlier generation, if there are some, until the view of this one has caught up: see
+    /// [`SERVES_EARLIER`](crate::Projection::SERVES_EARLIER).
+    #[must_use]
+    pub fn serves_earlier(self) -> Self {
+        Fold { serves_earlier: true, ..self }
+    }
+
     /// The fold's name.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -86,6 +103,11 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Fold<K, S
     #[must_use]
     pub fn generation(&self) -> u32 {
         self.generation
+    }
+
+    /// Tells this declaration from any other: the types of all that was declared, closures with them.
+    pub(crate) fn kind(&self) -> TypeId {
+        self.logic.kind()
     }
 
     /// Takes an event into the rows.
@@ -128,6 +150,8 @@ impl<K: Key, S: Serialize + DeserializeOwned + Send + 'static> Cells<K, S> for I
 
 /// What a fold does, without the type of its events.
 trait Logic<K, S>: Send + Sync {
+    fn kind(&self) -> TypeId;
+
     fn apply(&self, event: &RecordedEvent, rows: &mut dyn Cells<K, S>) -> Result<(), ApplyError>;
 
     fn merge(&self, earlier: &mut S, later: S) -> Result<(), ApplyError>;
@@ -140,7 +164,11 @@ pub(super) struct Declared<E, K, A> {
     pub(super) accumulator: A,
 }
 
-impl<E, K, A: Accumulator<E>> Logic<K, A::State> for Declared<E, K, A> {
+impl<E: 'static, K: 'static, A: Accumulator<E>> Logic<K, A::State> for Declared<E, K, A> {
+    fn kind(&self) -> TypeId {
+        TypeId::of::<Self>()
+    }
+
     fn apply(&self, event: &RecordedEvent, rows: &mut dyn Cells<K, A::State>) -> Result<(), ApplyError> {
         (self.source)(event, &mut |value| {
             let one = One { accumulator: &self.accumulator, value: &value };

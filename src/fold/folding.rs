@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,7 +13,7 @@ use super::declared::Fold;
 use super::gather::{Gather, all_threads};
 use crate::error::Error;
 use crate::event::Position;
-use crate::log::catalog::{Catalog, closed};
+use crate::log::catalog::Catalog;
 use crate::view::folder::check_name;
 use crate::view::key::Key;
 use crate::view::prefix::KeyPrefix;
@@ -141,12 +140,9 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Folding<K
             threads: self.threads,
             choice,
             keep: true,
-            most_rows: usize::MAX,
             least_cut: LEAST_CUT,
-            stop: &AtomicBool::new(false),
         };
-        // Nobody stops it.
-        Ok(gather.gather(Position::START, to)?.ok_or_else(closed)?.rows)
+        gather.gather(Position::START, to)
     }
 }
 

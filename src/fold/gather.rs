@@ -37,17 +37,8 @@ pub(super) struct Gather<'a, K, S> {
     pub(super) choice: Choice,
     /// Whether what sealed segments come to is kept.
     pub(super) keep: bool,
-    /// It stops early, when there are so many rows.
-    pub(super) most_rows: usize,
     /// No piece of any size is smaller than this.
     pub(super) least_cut: u64,
-    pub(super) stop: &'a AtomicBool,
-}
-
-/// Rows as of a position.
-pub(super) struct Gathered<S> {
-    pub(super) rows: Parts<S>,
-    pub(super) to: Position,
 }
 
 /// Why there are no rows.
@@ -57,7 +48,6 @@ enum Halt {
     /// Two parts could not be put together.
     Merge(Error),
     Failed(Error),
-    Stopped,
 }
 
 /// What pieces that end at these positions came to, to be put behind the rows there are: in one part.
@@ -72,8 +62,8 @@ pub(super) fn all_threads() -> usize {
 }
 
 impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Gather<'_, K, S> {
-    /// Folds the events after a position and up to another one, which is durable. `None` when it was stopped.
-    pub(super) fn gather(&self, after: Position, to: Position) -> Result<Option<Gathered<S>>, Error> {
+    /// Folds the events after a position and up to another one, which is durable.
+    pub(super) fn gather(&self, after: Position, to: Position) -> Result<Parts<S>, Error> {
         if self.catalog.is_closed() {
             return Err(closed());
         }
@@ -82,27 +72,25 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Gather<'_
         let (_hold, start) = self.catalog.holds.hold(Some(after.next()));
         let pieces = self.cut().pieces(self.catalog, &files, start.first, (after, to))?;
         let stored = AtomicBool::new(false);
-        let gathered = self.waves(&pieces, after, &stored);
+        let gathered = self.waves(&pieces, &stored);
         if stored.into_inner()
             && let Err(error) = files.settle(start.first)
         {
             tracing::warn!(fold = self.fold.name(), %error, "what segments came to is not known to be durable");
         }
         let halt = match gathered {
-            Ok(gathered) => return Ok(Some(gathered)),
+            Ok(gathered) => return Ok(gathered),
             Err(halt) => halt,
         };
         let folded_whole = !pieces.iter().any(|piece| piece.segment.is_some_and(|whole| whole.is_gone));
         match halt {
-            Halt::Stopped => Ok(None),
             Halt::Failed(error) => Err(error),
             // Which event it is, only one after the other can tell.
-            Halt::Event(error) | Halt::Merge(error) if folded_whole && self.most_rows == usize::MAX => {
+            Halt::Event(error) | Halt::Merge(error) if folded_whole => {
                 let from = pieces.first().map_or(after, |piece| piece.after);
                 match self.serial(from, to) {
-                    Ok(rows) => Ok(Some(Gathered { rows, to })),
+                    Ok(rows) => Ok(rows),
                     Err(Halt::Event(error) | Halt::Failed(error)) => Err(error),
-                    Err(Halt::Stopped) => Ok(None),
                     Err(Halt::Merge(_)) => Err(error),
                 }
             }
@@ -124,14 +112,11 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Gather<'_
     }
 
     fn cut(&self) -> Cut {
-        let (threads, most_rows) = (self.threads.max(1), u64::try_from(self.most_rows).unwrap_or(u64::MAX));
-        let pieces = u64::try_from(threads).unwrap_or(1);
         Cut {
             by_segment: self.keeps(),
             from_log_start: self.fold.from_log_start,
-            pieces,
+            pieces: u64::try_from(self.threads.max(1)).unwrap_or(1),
             least: self.least_cut,
-            most: most_rows / pieces.saturating_mul(u64::try_from(WAVE).unwrap_or(1)),
         }
     }
 
@@ -142,9 +127,9 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Gather<'_
         Ok(rows)
     }
 
-    fn waves(&self, pieces: &[Piece], after: Position, stored: &AtomicBool) -> Result<Gathered<S>, Halt> {
+    fn waves(&self, pieces: &[Piece], stored: &AtomicBool) -> Result<Parts<S>, Halt> {
         let threads = self.threads.max(1);
-        let (seed, mut to) = (Seed::random(), after);
+        let seed = Seed::random();
         let mut rows = Parts::new(seed, threads);
         for wave in pieces.chunks(threads.saturating_mul(WAVE)) {
             let came_to = self.fold_wave(wave, seed, stored);
@@ -162,12 +147,8 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Gather<'_
             // What comes before the piece that failed may fail earlier.
             self.merge_wave(&mut rows, whole)?;
             failed.map_or(Ok(()), Err)?;
-            to = wave.last().map_or(to, |piece| piece.to);
-            if rows.len() >= self.most_rows {
-                break;
-            }
         }
-        Ok(Gathered { rows, to })
+        Ok(rows)
     }
 
     /// What each piece came to. After one that failed there may be some of which nothing is said.
@@ -268,9 +249,6 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Gather<'_
         let mut chosen = Chosen { rows, choice, scratch: Vec::new() };
         let mut done = after;
         while done < to {
-            if self.stop.load(Ordering::Relaxed) {
-                return Err(Halt::Stopped);
-            }
             let event = match cursor.next() {
                 Some(event) => event.map_err(Halt::Failed)?,
                 None => {

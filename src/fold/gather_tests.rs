@@ -2,24 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use proptest::prelude::*;
 
-use super::build::{Building, Built};
 use super::cells::Choice;
 use super::gather::Gather;
 use super::{Fold, TopK, count, distinct, first, last, sum, top};
 use crate::batch::{Batch, Durability};
-use crate::error::ErrorKind;
 use crate::event::{Event, Position};
 use crate::log::Log;
 use crate::options::{MIN_SEGMENT_BYTES, Options};
 use crate::storage::memory::MemoryStorage;
 use crate::view::key::Key;
-use crate::view::layout::Part;
 use crate::view::rows::prefix_end;
-use crate::view::value;
 
 type Line = (String, u8);
 type State = (u64, i64, u8, u8, BTreeSet<u8>, TopK<u8, String>);
@@ -81,33 +76,16 @@ fn gather(
     choice: Choice,
     to: u64,
 ) -> BTreeMap<String, State> {
-    let gather = Gather {
-        fold: &fold(),
-        catalog: &log.catalog,
-        threads,
-        choice,
-        keep,
-        most_rows: usize::MAX,
-        least_cut,
-        stop: &AtomicBool::new(false),
-    };
-    let gathered = gather.gather(Position::START, Position::new(to)).unwrap().unwrap();
-    assert_eq!(gathered.to, Position::new(to));
+    let gather = Gather { fold: &fold(), catalog: &log.catalog, threads, choice, keep, least_cut };
+    let gathered = gather.gather(Position::START, Position::new(to)).unwrap();
     let mut rows = BTreeMap::new();
-    for (number, part) in gathered.rows.parts.into_iter().enumerate() {
+    for (number, part) in gathered.parts.into_iter().enumerate() {
         for (key, state) in part {
             let before = rows.insert(String::decode(&mut &*key).unwrap(), state);
             assert_eq!(before, None, "a key is in one part, not also in {number}");
         }
     }
     rows
-}
-
-fn row_key(key: &impl Key) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    Part::OWN.start(&mut bytes);
-    key.encode(&mut bytes);
-    bytes
 }
 
 fn encoded(key: &str) -> Vec<u8> {
@@ -152,48 +130,4 @@ proptest! {
         let found = gather(&log, (2, 1, true), Choice::Range(std::ops::Bound::Included(ones), end), to);
         prop_assert_eq!(found, chosen(&all, |key| key.starts_with("key-1")));
     }
-
-    #[test]
-    fn a_view_that_is_built_at_once_or_in_stretches_has_the_rows_of_the_serial_fold(
-        lines in lines(), threads in 1..4usize, most_rows in 1..14usize,
-    ) {
-        let log = log(&lines);
-        let (fold, stop) = (fold(), AtomicBool::new(false));
-        let end = Position::new(u64::try_from(lines.len()).unwrap());
-        let build = |after, most_rows| -> Built {
-            fold.build(&log.catalog, (after, end), Building { threads, most_rows }, &stop).unwrap().unwrap()
-        };
-        let expected: BTreeMap<Vec<u8>, State> =
-            model(&lines).into_iter().map(|(key, state)| (row_key(&key), state)).collect();
-        let decoded = |rows: &BTreeMap<Vec<u8>, Vec<u8>>| -> BTreeMap<Vec<u8>, State> {
-            rows.iter().map(|(key, value)| (key.clone(), value::decode(value).unwrap())).collect()
-        };
-        let built = build(Position::START, usize::MAX);
-        prop_assert_eq!((built.to, built.rows.len()), (end, expected.len()));
-        let rows: Vec<_> = built.rows.collect();
-        prop_assert!(rows.is_sorted_by(|a, b| a.0 < b.0));
-        prop_assert_eq!(decoded(&rows.into_iter().collect()), expected.clone());
-        let (mut rows, mut done) = (BTreeMap::new(), Position::START);
-        while done < end {
-            let stretch = build(done, most_rows);
-            prop_assert!(stretch.to > done && stretch.rows.len() <= most_rows.max(1) * 2 + threads * 8);
-            done = stretch.to;
-            for (key, later) in stretch.rows {
-                let merged = fold.merge_row(rows.get(&key).map(Vec::as_slice), later).unwrap();
-                rows.insert(key, merged);
-            }
-        }
-        prop_assert_eq!(decoded(&rows), expected);
-    }
-}
-
-#[test]
-fn a_build_that_is_stopped_gives_nothing() {
-    let log = log(&vec![Some((1, 1, 1)); 20]);
-    let building = Building { threads: 2, most_rows: usize::MAX };
-    let to = (Position::START, Position::new(20));
-    assert!(fold().build(&log.catalog, to, building, &AtomicBool::new(true)).unwrap().is_none());
-    log.close().unwrap();
-    let closed = fold().build(&log.catalog, to, building, &AtomicBool::new(false));
-    assert_eq!(closed.unwrap_err().kind(), ErrorKind::Closed);
 }

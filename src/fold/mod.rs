@@ -60,6 +60,8 @@
 
 mod accumulator;
 mod build;
+#[cfg(test)]
+mod build_tests;
 mod builder;
 mod cells;
 mod choice;
@@ -69,15 +71,21 @@ mod folding;
 mod gather;
 #[cfg(test)]
 mod gather_tests;
+mod merging;
 mod partial;
 mod partial_files;
 mod pieces;
+mod projected;
+mod short_key;
 mod sum;
 
 pub use accumulator::{Accumulator, AccumulatorError};
+#[cfg(test)]
+pub(crate) use build::Most;
 pub use builder::{FoldBy, FoldEvents, FoldOf};
 pub use choice::{TopK, Value, distinct, first, last, max, min, top};
 pub use decimal::Decimal;
 pub use declared::Fold;
 pub use folding::Folding;
+pub(crate) use projected::Projected;
 pub use sum::{Average, Summable, Total, average, count, sum};

@@ -38,8 +38,6 @@ pub(super) struct Cut {
     pub(super) pieces: u64,
     /// No smaller than this, unless there is no more.
     pub(super) least: u64,
-    /// No larger than this, where they may be of any size.
-    pub(super) most: u64,
 }
 
 impl Cut {
@@ -86,7 +84,7 @@ impl Cut {
     /// Cuts evenly.
     fn runs(&self, mut after: Position, to: Position, pieces: &mut Vec<Piece>) {
         let events = to.get().saturating_sub(after.get());
-        let size = events.div_ceil(self.pieces.max(1)).max(self.least).min(self.most).max(1);
+        let size = events.div_ceil(self.pieces.max(1)).max(self.least).max(1);
         while after < to {
             let end = after.plus(size).min(to);
             pieces.push(Piece { after, to: end, segment: None });

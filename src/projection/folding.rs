@@ -4,6 +4,7 @@
 //! has its effect exactly once.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::batch::{Finished, ViewBatch};
@@ -13,6 +14,7 @@ use super::opened::OpenedRows;
 use super::pace::Pace;
 use super::policy::{OnError, ProjectionOptions};
 use super::runs::Runs;
+use super::stretch::Pause;
 use super::views::Views;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Position, RecordedEvent};
@@ -49,7 +51,7 @@ impl Current {
         Applied { position: self.meta.checkpoint, fingerprint: self.meta.fingerprint, bytes: 0 }
     }
 
-    fn publish(&mut self, changes: &[Change], meta: ViewMeta) -> Result<(), Error> {
+    pub(super) fn publish(&mut self, changes: &[Change], meta: ViewMeta) -> Result<(), Error> {
         self.levels.publish(changes, meta.clone())?;
         self.meta = meta;
         Ok(())
@@ -111,6 +113,8 @@ pub(super) struct Fold<R: Runs> {
     pub(super) state: Arc<ViewState>,
     /// The log as projections of the same store read it.
     pub(super) chunks: Arc<Chunks>,
+    /// The projector is to end.
+    pub(super) stop: Arc<AtomicBool>,
 }
 
 impl<R: Runs> Clone for Fold<R> {
@@ -121,6 +125,7 @@ impl<R: Runs> Clone for Fold<R> {
             options: self.options.clone(),
             state: self.state.clone(),
             chunks: self.chunks.clone(),
+            stop: self.stop.clone(),
         }
     }
 }
@@ -129,16 +134,26 @@ pub(super) struct Folding<R: Runs> {
     pub(super) current: Current,
     pub(super) trouble: Option<Trouble>,
     /// Whether the rows are served: those who follow them are told what changes.
-    is_served: bool,
-    fold: Fold<R>,
+    pub(super) is_served: bool,
+    pub(super) fold: Fold<R>,
     feed: Option<Feed>,
     pace: Pace,
+    /// How long nothing is folded in stretches.
+    pub(super) pause: Pause,
 }
 
 impl<R: Runs> Folding<R> {
     pub(super) fn new(fold: Fold<R>, opened: OpenedRows) -> Result<Self, Error> {
         let current = Current::new(opened.levels, fold.views.layout())?;
-        Ok(Folding { current, trouble: None, is_served: false, fold, feed: None, pace: Pace::default() })
+        Ok(Folding {
+            current,
+            trouble: None,
+            is_served: false,
+            fold,
+            feed: None,
+            pace: Pace::default(),
+            pause: Pause::default(),
+        })
     }
 
     pub(super) fn checkpoint(&self) -> Position {
@@ -178,6 +193,9 @@ impl<R: Runs> Folding<R> {
                 }
             }
         } else if self.checkpoint() < last {
+            if self.stretch(last)? {
+                return Ok(Turn::More);
+            }
             match self.fold(last, within) {
                 Err(Halt::Event(position, cause)) => self.failed(position, 1, cause)?,
                 folded => folded?,
@@ -242,7 +260,7 @@ impl<R: Runs> Folding<R> {
         ViewBatch::new(self.current.levels.version(), &self.fold.views).telling(told)
     }
 
-    fn event(&mut self, position: Position) -> Result<RecordedEvent, Halt> {
+    pub(super) fn event(&mut self, position: Position) -> Result<RecordedEvent, Halt> {
         let feed = self.feed.get_or_insert_with(|| {
             Feed::new(self.fold.state.catalog.clone(), self.fold.chunks.clone(), position.previous())
         });

@@ -14,6 +14,7 @@ mod proving;
 mod refold;
 mod run;
 mod runs;
+mod stretch;
 mod table;
 mod views;
 
@@ -30,6 +31,7 @@ pub use policy::{OnError, ProjectionOptions};
 pub(crate) use projector::{Projector, Setting};
 pub(crate) use proving::fold_in_memory;
 pub(crate) use runs::Runs;
+pub(crate) use stretch::{Built, Extent, Stretch, Stretches};
 pub use views::Views;
 
 use crate::event::RecordedEvent;

@@ -1,5 +1,7 @@
 //! What becomes of an event that a projection cannot apply.
 
+use std::num::NonZero;
+use std::thread;
 use std::time::Duration;
 
 /// The longest pause between two attempts.
@@ -35,11 +37,18 @@ pub struct ProjectionOptions {
     pub(super) pause: Duration,
     pub(super) on_error: OnError,
     pub(super) most_set_aside: u64,
+    threads: Option<usize>,
 }
 
 impl Default for ProjectionOptions {
     fn default() -> Self {
-        ProjectionOptions { retries: 0, pause: Duration::ZERO, on_error: OnError::Stop, most_set_aside: 1000 }
+        ProjectionOptions {
+            retries: 0,
+            pause: Duration::ZERO,
+            on_error: OnError::Stop,
+            most_set_aside: 1000,
+            threads: None,
+        }
     }
 }
 
@@ -70,6 +79,18 @@ impl ProjectionOptions {
     pub fn most_set_aside(mut self, events: u64) -> Self {
         self.most_set_aside = events;
         self
+    }
+
+    /// On how many threads the view of a declared [`Fold`](crate::Fold) is brought on while it is far behind, 1 to 64.
+    /// The default is as many as the machine runs at once. Anything else is folded on one.
+    #[must_use]
+    pub fn build_threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads.clamp(1, 64));
+        self
+    }
+
+    pub(super) fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZero::get))
     }
 
     /// How long to wait after so many attempts have failed.

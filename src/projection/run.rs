@@ -71,7 +71,7 @@ impl<R: Runs> Run<R> {
         let opened = home.open(&state.catalog)?;
         let earlier = projection.serves_earlier().then(|| home.open_earlier(&state.catalog)).flatten();
         let mut run = Run {
-            fold: Fold { projection, views, options, state: state.clone(), chunks },
+            fold: Fold { projection, views, options, state: state.clone(), chunks, stop: stop.clone() },
             home,
             state,
             stop,

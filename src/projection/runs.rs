@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{ApplyError, Projection, ViewBatch, Views};
+use super::{ApplyError, Projection, Stretches, ViewBatch, Views};
 use crate::event::RecordedEvent;
 use crate::view::key::Key;
 
@@ -31,6 +31,11 @@ pub(crate) trait Runs: Send + Sync + 'static {
         event: &RecordedEvent,
         view: &mut ViewBatch<Self::Key, Self::Value>,
     ) -> Result<(), ApplyError>;
+
+    /// How it folds many events at once, if it can.
+    fn stretches(&self) -> Option<&dyn Stretches> {
+        None
+    }
 }
 
 impl<P: Projection> Runs for P {

@@ -1,6 +1,8 @@
 //! Opens, wires and closes: a log, the projectors that follow it, the handles on both.
 
 mod folds;
+#[cfg(test)]
+mod folds_tests;
 mod projections;
 
 use std::path::Path;

@@ -1,0 +1,92 @@
+//! How far a build goes, and what ends it.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use uuid::Uuid;
+
+use super::Fold;
+use super::build::Most;
+use crate::batch::{Batch, Durability};
+use crate::error::{Error, ErrorKind};
+use crate::event::{Event, Position};
+use crate::log::Log;
+use crate::options::{MIN_SEGMENT_BYTES, Options};
+use crate::projection::{Built, Stretch};
+use crate::storage::memory::MemoryStorage;
+use crate::view::digest::Digest;
+use crate::view::levels::{Levels, Version};
+use crate::view::memory_rows::MemoryRows;
+use crate::view::meta::{Beside, ViewMeta};
+
+const ENOUGH: Most = Most { rows: usize::MAX, bytes: usize::MAX };
+
+fn log(events: u32) -> Log {
+    let options = Options::new().segment_size(MIN_SEGMENT_BYTES);
+    let log = Log::open(Arc::new(MemoryStorage::new()), &options).unwrap();
+    for number in 0..events {
+        let event = Event::bincode("numbers", &number).unwrap();
+        log.append(&Batch::new().durability(Durability::Written).event("s", event)).unwrap();
+    }
+    log.sync().unwrap();
+    log
+}
+
+/// Each event makes five rows of its own.
+fn fold() -> Fold<(u32, u8), u64> {
+    Fold::new("numbers", 1)
+        .map(|event| {
+            let number: u32 = event.decode()?;
+            Ok((0..5).map(|n| (number, n)).collect::<Vec<_>>())
+        })
+        .key_by(|row| *row)
+        .count()
+}
+
+/// No rows, as of a position.
+fn no_rows(checkpoint: u64) -> Arc<Version> {
+    let meta = ViewMeta {
+        store_id: Uuid::nil(),
+        name: String::new(),
+        generation: 0,
+        checkpoint: Position::new(checkpoint),
+        turns: 0,
+        fingerprint: 0,
+        digest: Digest::default(),
+        beside: Beside::default(),
+    };
+    Levels::in_memory(Arc::new(MemoryRows::new()), meta, usize::MAX).version()
+}
+
+fn build(log: &Log, (after, to): (u64, u64), most: Most, stop: bool) -> Result<Option<Built>, Error> {
+    let (rows, stop) = (no_rows(after), AtomicBool::new(stop));
+    let stretch =
+        Stretch { catalog: &log.catalog, rows: &rows, to: Position::new(to), threads: 2, stop: &stop };
+    fold().build(&stretch, most)
+}
+
+#[test]
+fn a_build_ends_early_when_there_are_enough_rows_or_bytes() {
+    let log = log(200);
+    let end = |to, most| {
+        let built = build(&log, (3, to), most, false).unwrap().unwrap();
+        assert!(built.changes.is_sorted_by(|a, b| a.0 < b.0));
+        assert_eq!(built.changes.len(), usize::try_from((built.to.get() - 3) * 5).unwrap());
+        assert_eq!(built.digest.rows, (built.to.get() - 3) * 5);
+        built.to.get()
+    };
+    assert_eq!(end(200, ENOUGH), 200);
+    assert_eq!(end(11, Most { rows: 40, ..ENOUGH }), 11, "two pieces of four events");
+    assert_eq!(end(200, Most { rows: 40, ..ENOUGH }), 7, "the end of the first piece");
+    assert_eq!(end(200, Most { bytes: 1, ..ENOUGH }), 4, "at least one event");
+    assert_eq!(end(200, Most { rows: 0, ..ENOUGH }), 4);
+    assert_eq!(end(4, ENOUGH), 4);
+}
+
+#[test]
+fn a_build_that_is_stopped_or_closed_gives_nothing() {
+    let log = log(20);
+    assert!(build(&log, (0, 20), ENOUGH, true).unwrap().is_none());
+    log.close().unwrap();
+    assert_eq!(build(&log, (0, 20), ENOUGH, false).unwrap_err().kind(), ErrorKind::Closed);
+}

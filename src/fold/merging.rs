@@ -1,0 +1,171 @@
+//! What pieces of the log came to, put together behind the rows of a view: one range of keys at a time.
+
+use std::cmp::Ordering;
+use std::iter::Peekable;
+use std::ops::Bound;
+use std::vec;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::declared::Fold;
+use super::short_key::ShortKey;
+use crate::error::{Error, ErrorKind};
+use crate::view::digest::{Digest, RowHash};
+use crate::view::key::Key;
+use crate::view::layout::Part;
+use crate::view::levels::Version;
+use crate::view::rows::{Change, RowsIter};
+use crate::view::value;
+
+/// When a view has so many times the rows that are changed, they are looked up one by one; else all of them are read.
+const LOOKED_UP: u64 = 8;
+
+/// Rows of several pieces, of the same range of keys, in the order of the pieces.
+pub(super) struct RangeOfKeys<S> {
+    pieces: Vec<Vec<(ShortKey, S)>>,
+    /// Of how many ranges this is one.
+    of: usize,
+}
+
+/// Cuts pieces, whose rows are in the order of their keys, at the same keys, into so many ranges of about the same size.
+pub(super) fn split<S>(mut pieces: Vec<Vec<(ShortKey, S)>>, count: usize) -> Vec<RangeOfKeys<S>> {
+    let mut bounds: Vec<ShortKey> = Vec::new();
+    if let Some(largest) = pieces.iter().max_by_key(|rows| rows.len()) {
+        let at = (1..count).filter_map(|number| largest.get(largest.len() * number / count));
+        bounds.extend(at.map(|(key, _)| key.clone()));
+    }
+    let mut ranges = Vec::with_capacity(count);
+    for bound in bounds.iter().rev() {
+        let beyond =
+            pieces.iter_mut().map(|rows| rows.split_off(rows.partition_point(|(key, _)| key < bound)));
+        ranges.push(RangeOfKeys { pieces: beyond.collect(), of: count });
+    }
+    ranges.push(RangeOfKeys { pieces, of: count });
+    ranges.reverse();
+    ranges
+}
+
+/// What becomes of the rows of a range of keys.
+#[derive(Default)]
+pub(super) struct RangeRows {
+    /// In the order of their keys.
+    pub(super) changes: Vec<Change>,
+    /// The rows that others take the place of.
+    pub(super) gone: Digest,
+    pub(super) come: Digest,
+}
+
+/// Puts rows behind those of a view.
+pub(super) struct Merge<'a, K, S> {
+    pub(super) fold: &'a Fold<K, S>,
+    pub(super) rows: &'a Version,
+}
+
+impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Merge<'_, K, S> {
+    pub(super) fn range(&self, range: RangeOfKeys<S>) -> Result<RangeRows, Error> {
+        let count = range.pieces.iter().map(Vec::len).max().unwrap_or(0);
+        let mut earlier = self.earlier(&range, count);
+        let mut rows = RangeRows { changes: Vec::with_capacity(count), ..RangeRows::default() };
+        let mut pieces: Vec<_> = range.pieces.into_iter().map(|rows| rows.into_iter().peekable()).collect();
+        while let Some((key, state)) = self.next(&mut pieces)? {
+            let key = row_key(&key);
+            let value = match earlier.value(&key)? {
+                None => value::encode(&state)?,
+                Some(before) => {
+                    rows.gone.add(RowHash::of(&key, &before));
+                    let mut merged = value::decode(&before)?;
+                    self.merge(&mut merged, state)?;
+                    value::encode(&merged)?
+                }
+            };
+            rows.come.add(RowHash::of(&key, &value));
+            rows.changes.push((key, Some(value)));
+        }
+        Ok(rows)
+    }
+
+    /// The next row of any piece.
+    fn next(&self, pieces: &mut [InOrder<S>]) -> Result<Option<(ShortKey, S)>, Error> {
+        let mut first: Option<(usize, &ShortKey)> = None;
+        for (number, piece) in pieces.iter_mut().enumerate() {
+            if let Some((key, _)) = piece.peek()
+                && first.is_none_or(|(_, before)| key < before)
+            {
+                first = Some((number, key));
+            }
+        }
+        let Some((number, _)) = first else { return Ok(None) };
+        let mut later = pieces.iter_mut().skip(number);
+        let Some((key, mut state)) = later.next().and_then(Iterator::next) else { return Ok(None) };
+        for piece in later {
+            if let Some((_, later)) = piece.next_if(|row| row.0 == key) {
+                self.merge(&mut state, later)?;
+            }
+        }
+        Ok(Some((key, state)))
+    }
+
+    fn merge(&self, earlier: &mut S, later: S) -> Result<(), Error> {
+        self.fold.merge(earlier, later).map_err(|error| {
+            let message = format!("the fold {:?} could not be put together: {error}", self.fold.name());
+            Error::new(ErrorKind::View, message)
+        })
+    }
+
+    /// How to find the rows that the view has, of so many.
+    fn earlier(&self, range: &RangeOfKeys<S>, count: usize) -> Earlier<'_> {
+        let ends = range.pieces.iter().flat_map(|rows| [rows.first(), rows.last()]).flatten();
+        let keys = ends.map(|(key, _)| key);
+        let (Some(first), Some(last)) = (keys.clone().min(), keys.max()) else { return Earlier::None };
+        let changed = u64::try_from(count.saturating_mul(range.of)).unwrap_or(u64::MAX);
+        match self.rows.meta().digest.rows {
+            0 => Earlier::None,
+            all if all / LOOKED_UP > changed => Earlier::LookedUp(self.rows),
+            _ => {
+                let (from, to) = (Bound::Included(row_key(first)), Bound::Included(row_key(last)));
+                Earlier::Read(self.rows.scan(from, to).peekable())
+            }
+        }
+    }
+}
+
+type InOrder<S> = Peekable<vec::IntoIter<(ShortKey, S)>>;
+
+/// A row's key in the view's own part.
+fn row_key(key: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(key.len() + 1);
+    Part::OWN.start(&mut bytes);
+    bytes.extend_from_slice(key);
+    bytes
+}
+
+/// The rows that a view has.
+enum Earlier<'a> {
+    None,
+    LookedUp(&'a Version),
+    /// All of them, in the order of their keys.
+    Read(Peekable<RowsIter>),
+}
+
+impl Earlier<'_> {
+    /// The value of a key, which is beyond those that were asked for before.
+    fn value(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        match self {
+            Earlier::None => Ok(None),
+            Earlier::LookedUp(rows) => rows.get(key),
+            Earlier::Read(rows) => loop {
+                let order = match rows.peek() {
+                    None => return Ok(None),
+                    Some(Ok((found, _))) => found.as_slice().cmp(key),
+                    Some(Err(_)) => Ordering::Equal,
+                };
+                match order {
+                    Ordering::Less => drop(rows.next()),
+                    Ordering::Equal => return rows.next().transpose().map(|row| row.map(|(_, value)| value)),
+                    Ordering::Greater => return Ok(None),
+                }
+            },
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! An encoded key in memory. Most are short: these need no memory of their own.
+
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
+
+/// A key of so many bytes is kept in place.
+const SHORT: usize = 22;
+
+/// The bytes of a key, in place if they are few. It is hashed and compared as they are.
+#[derive(Clone, Debug)]
+pub(super) enum ShortKey {
+    /// How many bytes, and the bytes, with zeros behind them.
+    Short(u8, [u8; SHORT]),
+    Long(Box<[u8]>),
+}
+
+impl ShortKey {
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        let mut short = [0; SHORT];
+        match (u8::try_from(bytes.len()), short.get_mut(..bytes.len())) {
+            (Ok(len), Some(place)) => {
+                place.copy_from_slice(bytes);
+                ShortKey::Short(len, short)
+            }
+            _ => ShortKey::Long(bytes.into()),
+        }
+    }
+
+    /// The first bytes as a number, which compares as they do, but for zeros at their end.
+    fn first_bytes(&self) -> u64 {
+        let bytes: &[u8] = match self {
+            ShortKey::Short(_, short) => short,
+            ShortKey::Long(long) => long,
+        };
+        bytes.first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+    }
+}
+
+impl Deref for ShortKey {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            ShortKey::Short(len, short) => short.get(..usize::from(*len)).unwrap_or_default(),
+            ShortKey::Long(long) => long,
+        }
+    }
+}
+
+impl Borrow<[u8]> for ShortKey {
+    fn borrow(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Hash for ShortKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
+    }
+}
+
+impl PartialEq for ShortKey {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for ShortKey {}
+
+impl PartialOrd for ShortKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ShortKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.first_bytes().cmp(&other.first_bytes()).then_with(|| (**self).cmp(&**other))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        proptest::collection::vec(prop_oneof![Just(0), Just(1), Just(0xFF)], 0..SHORT + 4)
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_is_compared_as_its_bytes_are(a in bytes(), b in bytes()) {
+            let (left, right) = (ShortKey::of(&a), ShortKey::of(&b));
+            prop_assert_eq!((&*left, &*right), (a.as_slice(), b.as_slice()));
+            prop_assert_eq!(left.cmp(&right), a.cmp(&b));
+            prop_assert_eq!(left == right, a == b);
+            prop_assert_eq!(matches!(left, ShortKey::Short(..)), a.len() <= SHORT);
+        }
+    }
+}
