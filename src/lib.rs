@@ -54,7 +54,7 @@ pub use view::changes::{Change, ChangeStream, Changes};
 pub use view::folder::ViewNote;
 pub use view::handle::View;
 pub use view::index::{Entries, Index, Indexed};
-pub use view::inspect::{ViewCopy, ViewFiles, ViewInspector};
+pub use view::inspect::{RawRow, ViewCopy, ViewFiles, ViewInspector};
 pub use view::key::Key;
 pub use view::layout::MAX_NAMED_VIEWS;
 pub use view::named::NamedView;

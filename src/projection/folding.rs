@@ -26,9 +26,9 @@ use crate::view::set_aside::{Redriven, SetAside, listed};
 use crate::view::state::ViewState;
 
 /// So many changed rows are written together, at the most.
-const ROWS_PER_WRITE: usize = 1 << 16;
+const ROWS_PER_WRITE: usize = 1 << 18;
 /// So many bytes of events are applied together, at the most: rows being changed take memory.
-const BYTES_PER_WRITE: usize = 16 << 20;
+const BYTES_PER_WRITE: usize = 64 << 20;
 /// After so many events the time is looked at.
 const EVENTS_PER_LOOK: u64 = 64;
 

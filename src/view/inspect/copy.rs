@@ -18,6 +18,9 @@ use crate::view::sled_rows::SledRows;
 use crate::view::status::ViewDigest;
 use crate::view::value;
 
+/// An encoded key and value, or why they could not be read.
+pub type RawRow = Result<(Vec<u8>, Vec<u8>), Error>;
+
 /// What the key-value store may keep of the copy in memory.
 const CACHE_BYTES: u64 = 16 << 20;
 
@@ -143,7 +146,7 @@ impl ViewCopy {
         view: Option<&str>,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
-    ) -> Result<impl DoubleEndedIterator<Item = Result<(Vec<u8>, Vec<u8>), Error>> + Send, Error> {
+    ) -> Result<impl DoubleEndedIterator<Item = RawRow> + Send, Error> {
         let start = self.view_start(view)?;
         let rows = self.rows(&start, from, to);
         Ok(rows.map(move |row| {
@@ -181,7 +184,7 @@ impl ViewCopy {
         start: &[u8],
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
-    ) -> impl DoubleEndedIterator<Item = Result<(Vec<u8>, Vec<u8>), Error>> + Send + use<'_> {
+    ) -> impl DoubleEndedIterator<Item = RawRow> + Send + use<'_> {
         let whole = |key: &[u8]| [start, key].concat();
         let from = match from {
             Bound::Unbounded => Bound::Included(start.to_vec()),

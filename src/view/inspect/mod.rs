@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-pub use copy::ViewCopy;
+pub use copy::{RawRow, ViewCopy};
 use files::Listing;
 
 use super::folder::{self, ViewFolder, ViewNote};

@@ -65,8 +65,11 @@ fn encode(rows: &Run) -> Vec<u8> {
     [&crc32fast::hash(rows.bytes()).to_le_bytes(), rows.bytes()].concat()
 }
 
-/// A block's fence, and its rows packed, if what is stored is a block.
-fn verified((key, value): &Row) -> Result<Option<(&[u8], &[u8])>, Error> {
+/// A block's fence, and its rows as they are packed.
+type Packed<'a> = (&'a [u8], &'a [u8]);
+
+/// What is stored, if it is a block.
+fn verified((key, value): &Row) -> Result<Option<Packed<'_>>, Error> {
     let Some(fence) = key.strip_prefix(&[BLOCK]) else { return Ok(None) };
     let rows = value.get(4..).unwrap_or_default();
     if u32_at(value, 0) != Some(crc32fast::hash(rows)) {

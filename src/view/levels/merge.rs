@@ -1,5 +1,6 @@
 //! Several runs read as one: of two rows of one key that of the earlier run counts. Pure.
 
+use std::cmp::Ordering;
 use std::ops::{Bound, Range};
 use std::sync::Arc;
 
@@ -65,6 +66,9 @@ impl<'a> Iterator for Merged<'a> {
 
 /// One run with the rows of several, of which the first counts most.
 pub(super) fn merge(runs: &[Arc<Run>]) -> Result<Run, Error> {
+    if let [newer, older] = runs {
+        return merge_two(newer, older);
+    }
     let (rows, bytes) =
         runs.iter().fold((0, 0), |(rows, bytes), run| (rows + run.len(), bytes + run.bytes().len()));
     let mut merged = Run::with_room(rows, bytes);
@@ -72,6 +76,29 @@ pub(super) fn merge(runs: &[Arc<Run>]) -> Result<Run, Error> {
         Merged::new(runs.iter().map(|run| &**run), &Bound::Unbounded, &Bound::Unbounded, End::Front)
     {
         merged.push(key, value)?;
+    }
+    merged.finish();
+    Ok(merged)
+}
+
+/// The same for two: rows are copied as they lie.
+fn merge_two(newer: &Run, older: &Run) -> Result<Run, Error> {
+    let bytes = newer.bytes().len() + older.bytes().len();
+    let mut merged = Run::with_room(newer.len() + older.len(), bytes);
+    let (mut left, mut right) = (0, 0);
+    loop {
+        let order = match (newer.key(left), older.key(right)) {
+            (Some(a), Some(b)) => a.cmp(b),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => break,
+        };
+        match order {
+            Ordering::Greater => merged.copy(older, right)?,
+            Ordering::Less | Ordering::Equal => merged.copy(newer, left)?,
+        }
+        left += usize::from(order != Ordering::Greater);
+        right += usize::from(order != Ordering::Less);
     }
     merged.finish();
     Ok(merged)

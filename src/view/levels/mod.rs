@@ -251,11 +251,11 @@ impl Shared {
     }
 }
 
-/// Merges the newest runs while they are not much smaller than the next, but for the `draining` oldest.
+/// Merges the newest runs while they are no smaller than the next, but for the `draining` oldest.
 fn settle(runs: &mut Vec<Arc<Run>>, draining: usize) -> Result<(), Error> {
     while let [newest, next, ..] = runs.as_slice()
         && runs.len() - draining >= 2
-        && newest.len() * 2 >= next.len()
+        && newest.len() >= next.len()
     {
         let merged = Arc::new(merge::merge(&[newest.clone(), next.clone()])?);
         runs.splice(..2, [merged]);

@@ -6,6 +6,7 @@
 //! ```
 
 use std::cmp::Ordering;
+use std::num::TryFromIntError;
 use std::ops::{Bound, Range};
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -50,10 +51,6 @@ impl Run {
 
     /// Adds a row with a key beyond those before. The rows can be looked up after [`finish`](Self::finish).
     pub(crate) fn push(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Error> {
-        let too_large = |_| {
-            let limit = u64::from(u32::MAX);
-            Error::new(ErrorKind::TooLarge { limit }, "the rows changed at once have more than 4 GiB")
-        };
         let start = u32::try_from(self.bytes.len()).map_err(too_large)?;
         let key_len = u16::try_from(key.len()).map_err(too_large)?;
         let value_len = value.map_or(Ok(REMOVED), |value| u32::try_from(value.len())).map_err(too_large)?;
@@ -63,6 +60,21 @@ impl Run {
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value.unwrap_or_default());
         Ok(())
+    }
+
+    /// Adds a row of another run, with a key beyond those before.
+    pub(crate) fn copy(&mut self, from: &Run, number: usize) -> Result<(), Error> {
+        let start = u32::try_from(self.bytes.len()).map_err(too_large)?;
+        let row = from
+            .start(number)
+            .and_then(|at| from.bytes.get(at..from.start(number + 1).unwrap_or(from.bytes.len())));
+        self.starts.push(start);
+        self.bytes.extend_from_slice(row.unwrap_or_default());
+        Ok(())
+    }
+
+    fn start(&self, number: usize) -> Option<usize> {
+        usize::try_from(*self.starts.get(number)?).ok()
     }
 
     /// Makes the rows ready to be looked up.
@@ -117,6 +129,12 @@ impl Run {
     /// Bytes in memory.
     pub(crate) fn size(&self) -> usize {
         self.bytes.len() + self.starts.len() * 4 + self.filter.words.len() * 8
+    }
+
+    /// The key of the row of this number.
+    pub(crate) fn key(&self, number: usize) -> Option<&[u8]> {
+        let at = self.start(number)?;
+        self.bytes.get(at + HEADER..at + HEADER + usize::from(u16_at(&self.bytes, at)?))
     }
 
     /// The row of this number.
@@ -186,7 +204,7 @@ impl Run {
         let (mut low, mut high) = (0, self.len());
         while low < high {
             let middle = low + (high - low) / 2;
-            if self.row(middle).is_some_and(|(key, _)| before(key)) {
+            if self.key(middle).is_some_and(&before) {
                 low = middle + 1;
             } else {
                 high = middle;
@@ -194,6 +212,11 @@ impl Run {
         }
         low
     }
+}
+
+fn too_large(_: TryFromIntError) -> Error {
+    let limit = u64::from(u32::MAX);
+    Error::new(ErrorKind::TooLarge { limit }, "the rows changed at once have more than 4 GiB")
 }
 
 /// Tells of most keys that are not there that they are not (a Bloom filter whose bits for a key are all in one word).

@@ -208,8 +208,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "view-says-more-than-it-has",
         breaks: "a view's checkpoint is the last event applied to it",
-        file: "src/projection/projector.rs",
-        old: "let Applied { position: checkpoint, fingerprint } = at;",
+        file: "src/projection/folding.rs",
+        old: "let Applied { position: checkpoint, fingerprint, .. } = at;",
         new: "let (checkpoint, fingerprint) = (at.position.next(), at.fingerprint);",
         check: SHORT,
     },
@@ -242,7 +242,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         breaks: "the log is dropped up to where its views durably are, and no further",
         file: "src/projection/projector.rs",
         old: "(true, _) => self.state.make_durable()",
-        new: "(true, _) => Ok(self.state.checkpoint.get())",
+        new: "(true, _) => Ok::<_, Error>(self.state.checkpoint.get())",
         check: Check::Test("what_a_retention_leaves_is_enough_for_the_views_as_they_are_on_disk"),
     },
 ];
