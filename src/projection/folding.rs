@@ -371,7 +371,9 @@ impl<R: Runs> Folding<R> {
             let Finished { changes, mut digest, rows, .. } = finished;
             let version = self.current.levels.version();
             let redriven = beside.redriven(&version, Redriven { position, checkpoint }, &mut digest)?;
-            let changes: Vec<Change> = redriven.into_iter().chain(changes).collect();
+            let mut changes: Vec<Change> = redriven.into_iter().chain(changes).collect();
+            // The numbers of rows come before what is noted.
+            changes.sort_unstable_by(|a, b| a.0.cmp(&b.0));
             let turns = self.current.meta.turns.saturating_add(1);
             let meta = ViewMeta { digest, turns, beside, ..self.current.meta.clone() };
             self.current.publish(&changes, meta)?;
