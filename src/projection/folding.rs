@@ -319,7 +319,18 @@ impl<R: Runs> Folding<R> {
         let fingerprint = event.fingerprint();
         let meta =
             ViewMeta { checkpoint: position, digest, beside, fingerprint, ..self.current.meta.clone() };
-        self.current.publish(&[change], meta).map_err(Halt::View)
+        let feed = self.is_served.then_some(&self.fold.state.feed);
+        let told = feed.and_then(|feed| feed.begin(self.current.meta.checkpoint));
+        self.current.publish(&[change], meta).map_err(Halt::View)?;
+        if let Some(feed) = feed {
+            // Who follows passes it by: it has changed no row.
+            let told = told.map(|mut told| {
+                told.push(position, Vec::new());
+                told
+            });
+            feed.publish(told, position);
+        }
+        Ok(())
     }
 
     /// Applies an event that was set aside, or all of them; one that fails again stays set aside. Returns how many were
