@@ -337,7 +337,18 @@ impl<R: Runs> Folding<R> {
         let fingerprint = event.fingerprint();
         let meta =
             ViewMeta { checkpoint: position, digest, beside, fingerprint, ..self.current.meta.clone() };
-        self.current.publish(&[change], meta).map_err(Halt::View)
+        let feed = self.is_served.then_some(&self.fold.state.feed);
+        let told = feed.and_then(|feed| feed.begin(self.current.meta.checkpoint));
+        self.current.publish(&[change], meta).map_err(Halt::View)?;
+        if let Some(feed) = feed {
+            // Who follows passes it by: it has changed no row.
+            let told = told.map(|mut told| {
+                told.push(position, Vec::new());
+                told
+            });
+            feed.publish(told, position);
+        }
+        Ok(())
     }
 
     /// Applies an event that was set aside, or all of them; one that fails again stays set aside. Returns how many were
@@ -389,7 +400,9 @@ impl<R: Runs> Folding<R> {
             let Finished { changes, mut digest, rows, .. } = finished;
             let version = self.current.levels.version();
             let redriven = beside.redriven(&version, Redriven { position, checkpoint }, &mut digest)?;
-            let changes: Vec<Change> = redriven.into_iter().chain(changes).collect();
+            let mut changes: Vec<Change> = redriven.into_iter().chain(changes).collect();
+            // The numbers of rows come before what is noted.
+            changes.sort_unstable_by(|a, b| a.0.cmp(&b.0));
             let turns = self.current.meta.turns.saturating_add(1);
             let meta = ViewMeta { digest, turns, beside, ..self.current.meta.clone() };
             self.current.publish(&changes, meta)?;

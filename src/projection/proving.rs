@@ -145,7 +145,9 @@ impl<R: Runs> Rows<'_, R> {
         let mut beside = self.meta.beside;
         let noted = beside.redriven(&version, redriven, &mut digest)?;
         let meta = ViewMeta { digest, beside, ..self.meta.clone() };
-        let changes: Vec<_> = noted.into_iter().chain(changes).collect();
+        let mut changes: Vec<_> = noted.into_iter().chain(changes).collect();
+        // The numbers of rows come before what is noted.
+        changes.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         self.levels.publish(&changes, meta.clone())?;
         self.meta = meta;
         Ok(())

@@ -65,6 +65,7 @@ mod typed;
 mod verdicts;
 mod view_cases;
 mod view_damage;
+mod view_model;
 mod view_reads;
 mod views;
 #[cfg(unix)]
