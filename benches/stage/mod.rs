@@ -1,18 +1,15 @@
 //! What all benchmarks measure with: events of 256 bytes, and stores filled with them.
 
+mod sized;
+
 use std::ops::Range;
 
 use everfold::{Batch, Durability, Event, Store};
 
+pub(crate) use sized::sized;
+
 /// So many streams, and so many tags, take turns.
 pub(crate) const STREAMS: u64 = 100;
-
-/// The first when it is measured; the second, a small one, when it is only to be seen that all of it runs, as with
-/// `cargo bench -- --test`.
-pub(crate) fn sized<T>(measured: T, tried: T) -> T {
-    let has = |wanted: &str| std::env::args().any(|argument| argument == wanted);
-    if has("--bench") && !has("--test") { measured } else { tried }
-}
 
 /// The event with this number: one of [`STREAMS`] streams, a tag, a payload of 256 bytes.
 pub(crate) fn event(n: u64) -> (String, Event) {

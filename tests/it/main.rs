@@ -30,6 +30,7 @@ mod event_types;
 #[cfg(unix)]
 mod faults;
 mod fold_declared;
+mod fold_views;
 mod folds;
 #[cfg(unix)]
 mod fork;
