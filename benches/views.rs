@@ -1,5 +1,9 @@
 //! How long views take: to be built from a log, to be read, to follow: `cargo bench --bench views`.
-#![expect(clippy::unwrap_used, reason = "a benchmark that meets the unexpected should stop there")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark that meets the unexpected should stop there"
+)]
 
 #[path = "stage/sized.rs"]
 mod sized;
