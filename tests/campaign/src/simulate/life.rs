@@ -168,6 +168,7 @@ impl<'a> Life<'a> {
     /// What can be read is whole, and does not go away.
     fn look(&mut self) -> Held {
         let Some(store) = &self.store else { return Ok(()) };
+        let viewed = self.view.as_ref().map_or(0, Folded::seen);
         let (watermark, most) = (store.watermark().get(), self.oracle.len());
         ensure!(
             watermark <= most && self.oracle.is_whole(watermark),
@@ -179,7 +180,7 @@ impl<'a> Life<'a> {
             self.durable
         );
         ensure!(watermark >= self.seen, "the watermark is {watermark}, and was {}", self.seen);
-        self.seen = self.seen.max(watermark).max(self.view.as_ref().map_or(0, Folded::seen));
+        self.seen = self.seen.max(watermark).max(viewed);
         ensure!(self.seen <= watermark, "the view is at {}, and the watermark at {watermark}", self.seen);
         Ok(())
     }
@@ -273,11 +274,19 @@ impl<'a> Life<'a> {
     }
 
     fn read(&mut self) -> Held {
+        let (last, pick) = (self.store().watermark(), self.dice.next());
+        match self.read_all(pick) {
+            // The keeper made more of it durable in the middle of that.
+            Err(_) if self.store().watermark() != last => self.read_all(pick),
+            read => read,
+        }
+    }
+
+    fn read_all(&self, pick: u64) -> Held {
         let (last, start) = (self.store().watermark().get(), self.store().log_start().get());
         let promise =
             Promise { durable: self.durable.max(self.seen), written: 0, most: last, starts: vec![start] };
         let found = self.oracle.check(self.store(), &promise)?;
-        let pick = self.dice.next();
         self.oracle.check_answers(self.store(), found, pick)?;
         if start > 1 {
             let first = self.store().read(Position::new(pick % (start - 1))).next();
@@ -298,8 +307,9 @@ impl<'a> Life<'a> {
         let (follower, next) =
             self.follower.get_or_insert_with(|| (store.subscribe(Position::new(from)), from + 1));
         for _ in 0..self.dice.below(8) {
+            let watermark = store.watermark().get();
             let Some(event) = follower.next_timeout(std::time::Duration::ZERO) else {
-                ensure!(*next == store.watermark().get() + 1, "a subscription ends before {next}");
+                ensure!(*next == watermark + 1, "a subscription ends before {next}");
                 break;
             };
             let event = match event {
