@@ -49,6 +49,7 @@ mod opening;
 mod policies;
 mod project;
 mod proof;
+mod purchases;
 mod query;
 mod read;
 mod repair;

@@ -12,7 +12,7 @@ use crate::view::folder::ViewFolder;
 use crate::view::layout::{Layout, Names, Part};
 use crate::view::levels::{Levels, Version};
 use crate::view::meta::ViewMeta;
-use crate::view::rows::prefix_end;
+use crate::view::rows::{Row, prefix_end};
 use crate::view::set_aside::{self, SetAside};
 use crate::view::sled_rows::SledRows;
 use crate::view::status::ViewDigest;
@@ -143,7 +143,7 @@ impl ViewCopy {
         view: Option<&str>,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
-    ) -> Result<impl DoubleEndedIterator<Item = Result<(Vec<u8>, Vec<u8>), Error>> + Send, Error> {
+    ) -> Result<impl DoubleEndedIterator<Item = Result<Row, Error>> + Send, Error> {
         let start = self.view_start(view)?;
         let rows = self.rows(&start, from, to);
         Ok(rows.map(move |row| {
@@ -181,7 +181,7 @@ impl ViewCopy {
         start: &[u8],
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
-    ) -> impl DoubleEndedIterator<Item = Result<(Vec<u8>, Vec<u8>), Error>> + Send + use<'_> {
+    ) -> impl DoubleEndedIterator<Item = Result<Row, Error>> + Send + use<'_> {
         let whole = |key: &[u8]| [start, key].concat();
         let from = match from {
             Bound::Unbounded => Bound::Included(start.to_vec()),

@@ -42,7 +42,7 @@ impl Lossy {
     fn after_loss(&self, lost: usize) -> Self {
         let tables = self.tables();
         let left = tables.states.len().saturating_sub(lost).max(1).min(tables.states.len());
-        let states = tables.states.iter().take(left).last().cloned().into_iter().collect();
+        let states = tables.states.iter().take(left).next_back().cloned().into_iter().collect();
         Lossy(Mutex::new(Tables { states, left: None }))
     }
 }
