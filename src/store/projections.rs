@@ -53,7 +53,7 @@ impl Store {
     ///
     /// A view that is damaged, belongs to another store, or is ahead of the log is set aside in `quarantine/` and
     /// made anew from the log; [`status`](View::status) and [`recovery`](Store::recovery) say so. All rows that are found
-    /// are read for that, unless [`verify_views`](Options::verify_views) says not to.
+    /// are read for that, unless [`verify_views`](crate::Options::verify_views) says not to.
     ///
     /// # Errors
     /// `Invalid` when the name cannot name a folder or is taken by another projection; `ReadOnly`; `Closed`; and

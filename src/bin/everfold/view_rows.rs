@@ -178,7 +178,7 @@ fn range(arguments: &Scan, shape: Option<&Shape>) -> Result<Bounds, Failure> {
         let kept = from.iter().rposition(|byte| *byte < u8::MAX);
         let end = kept.and_then(|last| {
             let mut end = from.get(..=last)?.to_vec();
-            end.last_mut().map(|byte| *byte += 1);
+            *end.last_mut()? += 1;
             Some(end)
         });
         return Ok((Bound::Included(from), end.map_or(Bound::Unbounded, Bound::Excluded)));
