@@ -50,6 +50,7 @@ mod opening;
 mod policies;
 mod project;
 mod proof;
+mod purchases;
 mod query;
 mod read;
 mod repair;

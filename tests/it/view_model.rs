@@ -3,91 +3,28 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
-use std::fmt;
 use std::fs;
-use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use everfold::{
-    ApplyError, Changes, ErrorKind, Event, Expected, Key, MIN_SEGMENT_BYTES, MemoryStorage, NamedView,
-    OnError, Options, Position, Projection, ProjectionOptions, ProjectionState, RecordedEvent, Retention,
-    Snapshot, Store, View, ViewBatch, ViewInspector, Views,
+    Changes, ErrorKind, Expected, MemoryStorage, Options, Position, ProjectionState, Retention, Snapshot,
+    Store, View, ViewInspector,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
 use tempfile::TempDir;
 
-use crate::view_cases::{copy, files};
+use crate::purchases::{
+    Place, Purchase, Spent, Sums, add, decoded, event, image, number, open, project, purchase, rows,
+};
+use crate::view_cases::files;
 
 /// Longer than anything takes: what hangs fails.
 const LONG: Duration = Duration::from_secs(60);
 const VIEW: &str = "views/spent/1";
-/// Makes segments fill, so that retention has some to drop.
-const PADDING: usize = 300;
-
-type Place = (String, u32);
-
-/// What customers spent on items; what cancels out has no row. An event that says it fails does, until it is mended.
-#[derive(Clone, Default)]
-struct Spent {
-    mended: Arc<AtomicBool>,
-}
-
-/// What was spent on each item.
-struct ByItem;
-
-impl NamedView for ByItem {
-    const NAME: &'static str = "by-item";
-    type Key = u32;
-    type Value = i64;
-}
-
-fn added(by: i64) -> impl FnOnce(Option<i64>) -> Option<i64> {
-    move |sum| Some(sum.unwrap_or(0) + by).filter(|sum| *sum != 0)
-}
-
-impl Projection for Spent {
-    const NAME: &'static str = "spent";
-    const GENERATION: u32 = 1;
-    type Key = Place;
-    type Value = i64;
-
-    fn views() -> Views<Place, i64> {
-        Views::new().view::<ByItem>()
-    }
-
-    fn apply(&self, e: &RecordedEvent, view: &mut ViewBatch<Place, i64>) -> Result<(), ApplyError> {
-        let (item, by): (u32, i64) = e.decode()?;
-        view.update((e.stream().to_owned(), item), added(by))?;
-        view.of::<ByItem>()?.update(item, added(by))?;
-        // After it has changed something.
-        match e.event_type() == "failing" && !self.mended.load(Ordering::SeqCst) {
-            true => Err(ApplyError::new("it fails")),
-            false => Ok(()),
-        }
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Purchase {
-    customer: u8,
-    item: u8,
-    by: i8,
-    fails: bool,
-}
-
-/// On one line, as there are many.
-impl fmt::Debug for Purchase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Purchase { customer, item, by, fails } = self;
-        write!(f, "{customer}/{item} {by:+}{}", if *fails { "!" } else { "" })
-    }
-}
-
 #[derive(Clone, Debug)]
 enum Op {
     Append(Vec<Purchase>),
@@ -115,16 +52,6 @@ enum Op {
     Damage(Index, Index),
 }
 
-fn purchase() -> impl Strategy<Value = Purchase> {
-    let fails = proptest::bool::weighted(0.08);
-    (0..4u8, 0..5u8, -2..3i8, fails).prop_map(|(customer, item, by, fails)| Purchase {
-        customer,
-        item,
-        by,
-        fails,
-    })
-}
-
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         12 => proptest::collection::vec(purchase(), 1..25).prop_map(Op::Append),
@@ -143,19 +70,6 @@ fn op() -> impl Strategy<Value = Op> {
         3 => Just(Op::Crash),
         2 => (any::<Index>(), any::<Index>()).prop_map(|(file, bit)| Op::Damage(file, bit)),
     ]
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Sums {
-    own: BTreeMap<Place, i64>,
-    by_item: BTreeMap<u32, i64>,
-}
-
-fn add<K: Ord>(sums: &mut BTreeMap<K, i64>, key: K, by: i64) {
-    let sum = sums.remove(&key).unwrap_or(0) + by;
-    if sum != 0 {
-        sums.insert(key, sum);
-    }
 }
 
 /// Somebody who began with the rows of a snapshot and went on with the changes.
@@ -185,29 +99,6 @@ struct Life {
     registered_late: bool,
     /// A bit of its files was flipped.
     damaged: bool,
-}
-
-fn open(path: &Path) -> Store {
-    let options = Options::new().segment_size(MIN_SEGMENT_BYTES).view_cache_bytes(1 << 20);
-    options.view_memory_bytes(4 << 10).open(path).unwrap()
-}
-
-fn project(store: &Store, projection: &Spent) -> View<Place, i64> {
-    let aside = ProjectionOptions::new().on_error(OnError::SetAside);
-    store.project_with(projection.clone(), aside).unwrap()
-}
-
-fn event(purchase: Purchase) -> (String, Event) {
-    let event_type = if purchase.fails { "failing" } else { "bought" };
-    let event = Event::json(event_type, &(u32::from(purchase.item), i64::from(purchase.by))).unwrap();
-    (format!("customer-{}", purchase.customer), event.metadata(vec![0; PADDING]))
-}
-
-fn rows(snapshot: &Snapshot<Place, i64>) -> Sums {
-    Sums {
-        own: snapshot.iter().map(Result::unwrap).collect(),
-        by_item: snapshot.of::<ByItem>().unwrap().iter().map(Result::unwrap).collect(),
-    }
 }
 
 impl Life {
@@ -557,33 +448,6 @@ impl Life {
             _ => self.check(),
         }
     }
-}
-
-/// A copy of a directory as it was at one moment: taken while nothing in it changed.
-fn image(home: &Path) -> TempDir {
-    let listed = || -> io::Result<Vec<_>> {
-        let of = |name: String| {
-            let found = fs::metadata(home.join(&name))?;
-            Ok((name, found.len(), found.modified()?))
-        };
-        files(home)?.into_iter().map(of).collect()
-    };
-    loop {
-        let (next, before) = (tempfile::tempdir().unwrap(), listed());
-        if let (Ok(before), Ok(())) = (before, copy(home, next.path()))
-            && listed().is_ok_and(|after| after == before)
-        {
-            return next;
-        }
-    }
-}
-
-fn decoded<K: Key>(mut key: &[u8]) -> K {
-    K::decode(&mut key).unwrap()
-}
-
-fn number(value: &[u8]) -> i64 {
-    i64::from_le_bytes(value.try_into().unwrap())
 }
 
 /// Few, as each opens stores on a disk; `PROPTEST_CASES` says how many instead.
