@@ -195,6 +195,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> View<K, V> {
     }
 
     /// What becomes of the rows from now on, after the events up to a position: see [`Changes`].
+    /// What [`redrive`](View::redrive) changes is not among it: take [`follow`](View::follow) again after one.
     pub fn changes(&self, after: Position) -> Changes<K, V> {
         Changes::after(self.state.clone(), self.part, after)
     }

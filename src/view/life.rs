@@ -69,7 +69,8 @@ impl<K: Key, V: Serialize + DeserializeOwned> View<K, V> {
     /// stay. A crash leaves the old ones or the new ones, whole.
     ///
     /// # Errors
-    /// As [`pause`](View::pause); `Truncated` when retention has removed events that are needed; `DiskFull`, `Io`.
+    /// As [`pause`](View::pause); `DiskFull`, `Io`. That retention has removed events that are needed, `Truncated`, is told by
+    /// [`wait_built`](View::wait_built).
     ///
     /// ```
     /// use std::time::Duration;
@@ -145,6 +146,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> View<K, V> {
 
     /// Applies an event that was set aside: now, after those that came later, and so only for projections that do not
     /// mind. In the same step it is taken off the list. When it fails again, it stays there, with the new cause.
+    /// Whoever follows the view's [`changes`](View::changes) is not told.
     ///
     /// # Errors
     /// `NotFound` when the event is not on the list; `Stopped` with its position when it fails again; `Truncated` when
