@@ -52,7 +52,7 @@ impl Default for Options {
             map_segments: true,
             sync_after: Duration::from_millis(100),
             view_cache_bytes: 64 << 20,
-            view_memory_bytes: 32 << 20,
+            view_memory_bytes: 64 << 20,
             verify_views: true,
             change_buffer_bytes: 4 << 20,
             max_index_bytes: 128 << 20,
@@ -128,8 +128,9 @@ impl Options {
     }
 
     /// Memory for the rows of each view that have changed and are not in its key-value store yet, in bytes (default:
-    /// 32 MiB). When they take about so much, they are written there in the background, while others take as much again.
-    /// Until then a row that changes often costs no more than one that changes once.
+    /// 64 MiB). When they take about so much, they are written there in the background, while others take as much again;
+    /// so may the rows that events are being applied to. A row that changes often until then costs no more than one
+    /// that changes once.
     pub fn view_memory_bytes(mut self, bytes: usize) -> Self {
         self.view_memory_bytes = bytes;
         self

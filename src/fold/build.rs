@@ -4,17 +4,17 @@
 //! what the pieces came to, in the order of the log, behind what the view has.
 
 use std::collections::HashMap;
+use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::cells::{Cells, Change, Seed};
+use super::cells::{Cells, Change};
 use super::declared::Fold;
 use super::gather::on_threads;
 use super::merging::{Merge, RangeOfKeys, RangeRows, split};
-use super::short_key::ShortKey;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Position, RecordedEvent};
 use crate::log::catalog::closed;
@@ -22,6 +22,9 @@ use crate::log::cursor::Cursor;
 use crate::log::holds::truncated;
 use crate::projection::{ApplyError, Built, Stretch};
 use crate::view::key::Key;
+use crate::view::key_hashes::KeyHashes;
+use crate::view::levels::Writes;
+use crate::view::short_key::ShortKey;
 
 /// How much is in memory at a time, about.
 #[derive(Clone, Copy, Debug)]
@@ -67,16 +70,12 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Fold<K, S
         }
         let merge = Merge { fold: self, rows: stretch.rows };
         let merged = each(threads, split(whole, threads), |range: RangeOfKeys<S>| (merge.range(range), ()));
-        let mut built = Built { to, changes: Vec::new(), digest: stretch.rows.meta().digest };
+        let mut built = Built { to, writes: Writes::default(), digest: stretch.rows.meta().digest };
         for (range, ()) in merged {
-            let RangeRows { mut changes, gone, come } = range?;
+            let RangeRows { writes, gone, come } = range?;
             built.digest.rows = built.digest.rows.wrapping_sub(gone.rows).wrapping_add(come.rows);
             built.digest.sum = built.digest.sum.wrapping_sub(gone.sum).wrapping_add(come.sum);
-            if built.changes.is_empty() {
-                built.changes = changes;
-            } else {
-                built.changes.append(&mut changes);
-            }
+            built.writes.append(writes)?;
         }
         Ok(Some(built))
     }
@@ -101,7 +100,7 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Fold<K, S
         let mut cursor = Cursor::forward(stretch.catalog.clone(), after).limit(events);
         let room = usize::try_from(events / 2).unwrap_or(0).min(most.rows);
         let mut rows =
-            InMap { map: HashMap::with_capacity_and_hasher(room, Seed::random()), key: Vec::new() };
+            InMap { map: HashMap::with_capacity_and_hasher(room, KeyHashes::default()), key: Vec::new() };
         let (mut done, mut bytes) = (after, 0);
         while done < to && (done == after || (rows.map.len() < most.rows && bytes < most.bytes)) {
             if stretch.stop.load(Ordering::Relaxed) {
@@ -112,7 +111,8 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Fold<K, S
                 Err(Error::new(ErrorKind::Io, message))
             })?;
             done = event.position();
-            bytes += event.record_len();
+            // What states have elsewhere comes from the events.
+            bytes += if mem::needs_drop::<S>() { event.record_len() } else { 0 };
             self.apply(&event, &mut rows).map_err(|error| self.failed(&event, &error))?;
         }
         let mut rows: Vec<(ShortKey, S)> = rows.map.into_iter().collect();
@@ -159,7 +159,7 @@ fn each<T: Send, R: Send>(threads: usize, things: Vec<T>, work: impl Fn(T) -> R 
 
 /// Rows while events are folded into them.
 struct InMap<S> {
-    map: HashMap<ShortKey, S, Seed>,
+    map: HashMap<ShortKey, S, KeyHashes>,
     /// Room for the encoded key.
     key: Vec<u8>,
 }

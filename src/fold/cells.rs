@@ -1,14 +1,12 @@
 //! The rows of a fold in memory, by their encoded keys, in parts that threads can put together side by side.
 
 use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
+use std::hash::BuildHasher;
 use std::ops::Bound;
-
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::projection::ApplyError;
 use crate::view::key::Key;
+use crate::view::key_hashes::KeyHashes;
 
 /// Where a fold keeps its rows.
 pub(super) trait Cells<K, S> {
@@ -24,52 +22,17 @@ pub(super) trait Change<S> {
     fn add(&self, state: &mut S) -> Result<(), ApplyError>;
 }
 
-/// Hashes of encoded keys. The seed is drawn at random: keys often come from outside, and whoever knew it could choose
-/// keys that all fall together.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Seed(u64);
-
-impl Seed {
-    pub(super) fn random() -> Self {
-        Seed(RandomState::new().build_hasher().finish())
-    }
-}
-
-impl BuildHasher for Seed {
-    type Hasher = KeyHasher;
-
-    fn build_hasher(&self) -> KeyHasher {
-        KeyHasher(self.0)
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = xxh3_64_with_seed(bytes, self.0);
-    }
-
-    /// The length of the key that follows, which its hash has in it.
-    fn write_usize(&mut self, _: usize) {}
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-pub(super) type Part<S> = HashMap<Box<[u8]>, S, Seed>;
+pub(super) type Part<S> = HashMap<Box<[u8]>, S, KeyHashes>;
 
 /// Rows by their encoded keys. A key is in the part that its hash says.
 #[derive(Debug)]
 pub(super) struct Parts<S> {
-    seed: Seed,
+    seed: KeyHashes,
     pub(super) parts: Vec<Part<S>>,
 }
 
 impl<S> Parts<S> {
-    pub(super) fn new(seed: Seed, count: usize) -> Self {
+    pub(super) fn new(seed: KeyHashes, count: usize) -> Self {
         let parts = (0..count.max(1)).map(|_| HashMap::with_hasher(seed)).collect();
         Parts { seed, parts }
     }

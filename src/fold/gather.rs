@@ -11,7 +11,7 @@ use std::thread;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::cells::{Choice, Chosen, Part, Parts, Seed};
+use super::cells::{Choice, Chosen, Part, Parts};
 use super::declared::Fold;
 use super::partial::{self, Owner};
 use super::partial_files::PartialFiles;
@@ -23,6 +23,7 @@ use crate::log::catalog::{Catalog, closed};
 use crate::log::cursor::Cursor;
 use crate::log::holds::truncated;
 use crate::view::key::Key;
+use crate::view::key_hashes::KeyHashes;
 
 /// Pieces are folded and put together in waves of so many for each thread: all that a wave came to is in memory.
 const WAVE: usize = 4;
@@ -122,14 +123,14 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Gather<'_
 
     /// One event after the other.
     fn serial(&self, after: Position, to: Position) -> Result<Parts<S>, Halt> {
-        let mut rows = Parts::new(Seed::random(), 1);
+        let mut rows = Parts::new(KeyHashes::default(), 1);
         self.contained(after, |at| self.events((after, to), &self.choice, at, &mut rows))?;
         Ok(rows)
     }
 
     fn waves(&self, pieces: &[Piece], stored: &AtomicBool) -> Result<Parts<S>, Halt> {
         let threads = self.threads.max(1);
-        let seed = Seed::random();
+        let seed = KeyHashes::default();
         let mut rows = Parts::new(seed, threads);
         for wave in pieces.chunks(threads.saturating_mul(WAVE)) {
             let came_to = self.fold_wave(wave, seed, stored);
@@ -155,7 +156,7 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Gather<'_
     fn fold_wave(
         &self,
         wave: &[Piece],
-        seed: Seed,
+        seed: KeyHashes,
         stored: &AtomicBool,
     ) -> Vec<Option<Result<Parts<S>, Halt>>> {
         let came_to: Vec<_> = wave.iter().map(|_| Mutex::new(None)).collect();
@@ -173,7 +174,7 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Gather<'_
     }
 
     /// What a piece came to: as it is kept, or folded from its events.
-    fn piece(&self, piece: &Piece, seed: Seed, stored: &AtomicBool) -> Result<Parts<S>, Halt> {
+    fn piece(&self, piece: &Piece, seed: KeyHashes, stored: &AtomicBool) -> Result<Parts<S>, Halt> {
         let range = (piece.after, piece.to);
         let Some(whole) = &piece.segment else {
             let mut rows = Parts::new(seed, self.threads);
@@ -203,7 +204,7 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Gather<'_
     }
 
     /// The rows of a partial that is kept, if it is the segment's.
-    fn load(&self, whole: &Whole, seed: Seed) -> Option<Parts<S>> {
+    fn load(&self, whole: &Whole, seed: KeyHashes) -> Option<Parts<S>> {
         let partial = self.files().load(whole.span.first, whole.largest)?;
         if partial.span != whole.span {
             return None;

@@ -9,13 +9,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::declared::Fold;
-use super::short_key::ShortKey;
 use crate::error::{Error, ErrorKind};
 use crate::view::digest::{Digest, RowHash};
 use crate::view::key::Key;
 use crate::view::layout::Part;
-use crate::view::levels::Version;
-use crate::view::rows::{Change, RowsIter};
+use crate::view::levels::{Version, Writes};
+use crate::view::rows::RowsIter;
+use crate::view::short_key::ShortKey;
 use crate::view::value;
 
 /// When a view has so many times the rows that are changed, they are looked up one by one; else all of them are read.
@@ -50,7 +50,7 @@ pub(super) fn split<S>(mut pieces: Vec<Vec<(ShortKey, S)>>, count: usize) -> Vec
 #[derive(Default)]
 pub(super) struct RangeRows {
     /// In the order of their keys.
-    pub(super) changes: Vec<Change>,
+    pub(super) writes: Writes,
     /// The rows that others take the place of.
     pub(super) gone: Digest,
     pub(super) come: Digest,
@@ -66,21 +66,21 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Merge<'_,
     pub(super) fn range(&self, range: RangeOfKeys<S>) -> Result<RangeRows, Error> {
         let count = range.pieces.iter().map(Vec::len).max().unwrap_or(0);
         let mut earlier = self.earlier(&range, count);
-        let mut rows = RangeRows { changes: Vec::with_capacity(count), ..RangeRows::default() };
+        let mut rows = RangeRows::default();
         let mut pieces: Vec<_> = range.pieces.into_iter().map(|rows| rows.into_iter().peekable()).collect();
         while let Some((key, state)) = self.next(&mut pieces)? {
             let key = row_key(&key);
-            let value = match earlier.value(&key)? {
-                None => value::encode(&state)?,
+            let state = match earlier.value(&key)? {
+                None => state,
                 Some(before) => {
                     rows.gone.add(RowHash::of(&key, &before));
                     let mut merged = value::decode(&before)?;
                     self.merge(&mut merged, state)?;
-                    value::encode(&merged)?
+                    merged
                 }
             };
-            rows.come.add(RowHash::of(&key, &value));
-            rows.changes.push((key, Some(value)));
+            let value = rows.writes.put_with(&key, |bytes| value::append(&state, bytes))?;
+            rows.come.add(RowHash::of(&key, value));
         }
         Ok(rows)
     }

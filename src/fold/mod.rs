@@ -76,7 +76,6 @@ mod partial;
 mod partial_files;
 mod pieces;
 mod projected;
-mod short_key;
 mod sum;
 
 pub use accumulator::{Accumulator, AccumulatorError};

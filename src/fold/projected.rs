@@ -1,5 +1,7 @@
 //! A fold whose view is kept up to date by a projector.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -16,12 +18,17 @@ pub(crate) struct Projected<K, S> {
     pub(crate) fold: Fold<K, S>,
     pub(crate) extent: Extent,
     pub(crate) most: Most,
+    /// How many events were few enough for that, as far as was seen.
+    fits: AtomicU64,
 }
 
 impl<K, S> Projected<K, S> {
     pub(crate) fn new(fold: Fold<K, S>) -> Self {
-        let extent = Extent { least: 50_000, most: 1 << 20 };
-        Projected { fold, extent, most: Most { rows: 1 << 20, bytes: 64 << 20 } }
+        Projected::of(fold, Extent { least: 50_000, most: 1 << 20 }, Most { rows: 1 << 20, bytes: 64 << 20 })
+    }
+
+    pub(crate) fn of(fold: Fold<K, S>, extent: Extent, most: Most) -> Self {
+        Projected { fold, extent, most, fits: AtomicU64::new(extent.most) }
     }
 }
 
@@ -60,10 +67,22 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Runs for 
 
 impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Stretches for Projected<K, S> {
     fn extent(&self) -> Extent {
-        self.extent
+        Extent { most: self.fits.load(Ordering::Relaxed), ..self.extent }
     }
 
     fn build(&self, stretch: &Stretch<'_>) -> Result<Option<Built>, Error> {
-        self.fold.build(stretch, self.most)
+        let built = self.fold.build(stretch, self.most)?;
+        if let Some(built) = &built {
+            // When a piece ends early, those behind it were folded for nothing.
+            let done = built.to.get().saturating_sub(stretch.rows.meta().checkpoint.get());
+            let fits = if built.to < stretch.to {
+                let threads = u64::try_from(stretch.threads).unwrap_or(1);
+                done.saturating_mul(threads) / 8 * 7
+            } else {
+                self.fits.load(Ordering::Relaxed) / 8 * 9
+            };
+            self.fits.store(fits.clamp(self.extent.least.max(1), self.extent.most.max(1)), Ordering::Relaxed);
+        }
+        Ok(built)
     }
 }

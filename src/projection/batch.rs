@@ -2,6 +2,7 @@
 
 use std::any::TypeId;
 use std::fmt;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::ApplyError;
-use super::table::{AnyTable, Base, Net, Table, Writes};
+use super::table::{AnyTable, Base, Net, Out, Table};
 use super::views::{Views, place};
 use crate::error::Error;
 use crate::event::Position;
@@ -17,9 +18,8 @@ use crate::view::digest::Digest;
 use crate::view::feed::{Recent, RowChange};
 use crate::view::key::Key;
 use crate::view::layout::Part;
-use crate::view::levels::Version;
+use crate::view::levels::{Version, Writes};
 use crate::view::named::NamedView;
-use crate::view::rows::Change;
 
 /// What `apply` changes a view through. It sees the rows as the events before have left them.
 pub struct ViewBatch<K, V> {
@@ -37,8 +37,7 @@ pub struct ViewBatch<K, V> {
 /// What there is to write.
 #[derive(Debug)]
 pub(super) struct Finished {
-    /// In the order of their keys.
-    pub(super) changes: Vec<Change>,
+    pub(super) writes: Writes,
     /// What tells the rows after them.
     pub(super) digest: Digest,
     /// How many rows the projection's own view has after them.
@@ -86,7 +85,14 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> ViewBatch<K, V> {
         let mut named = Vec::new();
         named.resize_with(views.layout().named_views(), || None);
         let (own, views) = (views.own_table(), views.clone());
-        ViewBatch { base: Base { rows, failure: None }, views, own, named, told: None, telling: false }
+        ViewBatch {
+            base: Base { rows, failure: None, read: 0 },
+            views,
+            own,
+            named,
+            told: None,
+            telling: false,
+        }
     }
 
     /// What each event changes is noted, and put there, if there is where.
@@ -136,6 +142,16 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> ViewBatch<K, V> {
         self.tables().map(|table| table.changed()).sum()
     }
 
+    /// Bytes of memory that its rows take, about, when their values come from so many bytes of events.
+    pub(super) fn size(&mut self, events: usize) -> usize {
+        // What values have elsewhere comes from the events, or from the rows that were read.
+        let elsewhere = match mem::needs_drop::<V>() || !self.named.is_empty() {
+            true => events.saturating_add(self.base.read),
+            false => 0,
+        };
+        self.tables().map(|table| table.size()).sum::<usize>().saturating_add(elsewhere)
+    }
+
     /// Why the rows could not be read, if that is what an `apply` failed of.
     pub(super) fn failure(&mut self) -> Option<Error> {
         self.base.failure.take()
@@ -179,23 +195,22 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> ViewBatch<K, V> {
 
     fn write_tables(&mut self, before: Digest) -> Result<Finished, Error> {
         let (rows, layout) = (self.base.rows.clone(), self.views.layout().clone());
-        let mut out = Writes { changes: Vec::new(), digest: before };
+        let mut out = Out { writes: Writes::default(), digest: before };
         let nets: Vec<(Part, Net)> = self
             .tables()
             .map(|table| Ok((table.part(), table.finish(&rows, &mut out)?)))
             .collect::<Result<_, Error>>()?;
-        let Writes { mut changes, mut digest } = out;
+        let Out { mut writes, mut digest } = out;
         let rows = if layout.is_plain() {
             digest.rows.wrapping_sub(rows.meta().beside.rows())
         } else {
             let old = layout.counts(&rows)?;
             let mut new = old.clone();
             nets.into_iter().for_each(|(part, net)| new.add(part, net.added, net.removed));
-            changes.extend(new.change(&old, &mut digest));
+            writes.extend(new.change(&old, &mut digest))?;
             new.of(Part::OWN)
         };
-        changes.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        Ok(Finished { changes, digest, rows, told: None })
+        Ok(Finished { writes, digest, rows, told: None })
     }
 }
 

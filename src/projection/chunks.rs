@@ -1,6 +1,8 @@
 //! Parts of the log that were read lately, for projections that are at the same place: one reads, the others have it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 
 use crate::event::{Position, RecordedEvent};
 use crate::log::catalog::Catalog;
@@ -14,6 +16,13 @@ const MOST_CHUNKS: usize = 8;
 const MOST_CHUNK_BYTES: usize = 4 << 20;
 /// So many bytes of events are kept, unless the last chunk alone has more.
 const MOST_BYTES: usize = 16 << 20;
+
+/// So many chunks are read before they are asked for.
+const AHEAD: u64 = 3;
+/// Nothing is read ahead for more readers: those that are at different places would push out what others are to read.
+const MOST_READERS_AHEAD: usize = 2;
+/// Nothing is read ahead when there are fewer events left.
+const LEAST_AHEAD: u64 = 8 * EVENTS;
 
 /// Consecutive events.
 #[derive(Debug)]
@@ -50,6 +59,8 @@ pub(crate) struct Chunks {
     kept: Mutex<Kept>,
     /// A chunk was read, or could not be.
     read: Condvar,
+    /// There is something to be read ahead, or nobody reads any more.
+    wanted: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +69,22 @@ struct Kept {
     readers: usize,
     /// Least recently used first.
     chunks: Vec<Slot>,
+    ahead: Ahead,
+    reader: Option<AheadReader>,
+}
+
+/// The chunks that are to be read before they are asked for: where the next begins, and the last.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ahead {
+    next: Position,
+    last: Position,
+}
+
+/// The thread that reads ahead.
+#[derive(Debug)]
+struct AheadReader {
+    thread: JoinHandle<()>,
+    stop: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -82,6 +109,18 @@ impl Chunks {
     pub(super) fn end(&self) {
         let mut kept = self.kept();
         kept.readers = kept.readers.saturating_sub(1);
+        if kept.readers > 0 {
+            return;
+        }
+        kept.chunks.clear();
+        let Some(AheadReader { thread, stop }) = kept.reader.take() else { return };
+        stop.store(true, Ordering::Release);
+        drop(kept);
+        self.wanted.notify_all();
+        if thread.join().is_err() {
+            tracing::error!("the thread that reads ahead had panicked");
+        }
+        let mut kept = self.kept();
         if kept.readers == 0 {
             kept.chunks.clear();
         }
@@ -89,25 +128,68 @@ impl Chunks {
 
     /// The chunk that begins at a position, all of whose events are durable. Unless it `reads`, only if somebody has it
     /// or reads it.
-    pub(super) fn get(&self, catalog: &Arc<Catalog>, first: Position, reads: bool) -> Option<Arc<Chunk>> {
+    pub(super) fn get(
+        self: &Arc<Self>,
+        catalog: &Arc<Catalog>,
+        first: Position,
+        reads: bool,
+    ) -> Option<Arc<Chunk>> {
         let mut kept = self.kept();
-        while let Some(at) = kept.chunks.iter().position(|slot| slot.first == first) {
-            if let Some(chunk) = kept.chunks.get(at).and_then(|slot| slot.chunk.clone()) {
-                let slot = kept.chunks.remove(at);
-                kept.chunks.push(slot);
-                return Some(chunk);
+        if reads {
+            self.want_ahead(&mut kept, catalog, first);
+        }
+        loop {
+            match kept.find(first) {
+                Found::Chunk(chunk) => return Some(chunk),
+                Found::BeingRead => kept = self.read.wait(kept).unwrap_or_else(PoisonError::into_inner),
+                Found::Nothing if reads => return Some(self.read(kept, catalog, first)),
+                Found::Nothing => return None,
             }
-            kept = self.read.wait(kept).unwrap_or_else(PoisonError::into_inner);
         }
-        if !reads {
-            return None;
-        }
+    }
+
+    fn read(&self, mut kept: MutexGuard<'_, Kept>, catalog: &Arc<Catalog>, first: Position) -> Arc<Chunk> {
         kept.chunks.push(Slot { first, chunk: None });
         drop(kept);
         let mut reading = Reading { chunks: self, first, chunk: None };
         let chunk = Arc::new(Chunk::read(catalog, first));
         reading.chunk = Some(chunk.clone());
-        Some(chunk)
+        chunk
+    }
+
+    /// Has the chunks behind one that is being asked for read by a thread of its own, if there are many.
+    fn want_ahead(self: &Arc<Self>, kept: &mut Kept, catalog: &Arc<Catalog>, first: Position) {
+        if kept.readers > MOST_READERS_AHEAD || first.plus(LEAST_AHEAD) > catalog.watermark.get() {
+            return;
+        }
+        let (after, last) = (first.plus(EVENTS), first.plus(AHEAD * EVENTS));
+        let is_near = (after..=last.plus(EVENTS)).contains(&kept.ahead.next);
+        kept.ahead = Ahead { next: if is_near { kept.ahead.next } else { after }, last };
+        if kept.reader.is_some() {
+            return self.wanted.notify_all();
+        }
+        let (chunks, catalog, stop) = (self.clone(), catalog.clone(), Arc::new(AtomicBool::new(false)));
+        let stopped = stop.clone();
+        let thread = thread::Builder::new().name("everfold-ahead".into());
+        // Without it all is read when it is asked for.
+        let thread = thread.spawn(move || chunks.read_ahead(&catalog, &stopped)).ok();
+        kept.reader = thread.map(|thread| AheadReader { thread, stop });
+    }
+
+    fn read_ahead(&self, catalog: &Arc<Catalog>, stop: &AtomicBool) {
+        let mut kept = self.kept();
+        while !stop.load(Ordering::Acquire) {
+            let Ahead { next, last } = kept.ahead;
+            if next > last {
+                kept = self.wanted.wait(kept).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            kept.ahead.next = next.plus(EVENTS);
+            if matches!(kept.find(next), Found::Nothing) {
+                self.read(kept, catalog, next);
+                kept = self.kept();
+            }
+        }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -115,7 +197,22 @@ impl Chunks {
     }
 }
 
+/// What there is of a chunk.
+enum Found {
+    Chunk(Arc<Chunk>),
+    BeingRead,
+    Nothing,
+}
+
 impl Kept {
+    fn find(&mut self, first: Position) -> Found {
+        let Some(at) = self.chunks.iter().position(|slot| slot.first == first) else { return Found::Nothing };
+        let slot = self.chunks.remove(at);
+        let chunk = slot.chunk.clone();
+        self.chunks.push(slot);
+        chunk.map_or(Found::BeingRead, Found::Chunk)
+    }
+
     /// Lets go of what was not used for longest.
     fn shrink(&mut self) {
         let size = |slots: &[Slot]| -> usize {

@@ -17,6 +17,8 @@ pub(super) struct Feed {
     chunk: Option<Arc<Chunk>>,
     /// With the position that it gives next.
     cursor: Option<(Position, Cursor)>,
+    /// What the cursor gave last.
+    own: Option<RecordedEvent>,
     hold: Hold,
     log_start: Position,
 }
@@ -26,25 +28,36 @@ impl Feed {
     pub(super) fn new(catalog: Arc<Catalog>, chunks: Arc<Chunks>, after: Position) -> Self {
         chunks.begin();
         let (hold, start) = catalog.holds.hold(Some(after.next()));
-        Feed { catalog, chunks, chunk: None, cursor: None, hold, log_start: start.first }
+        Feed { catalog, chunks, chunk: None, cursor: None, own: None, hold, log_start: start.first }
     }
 
     /// The event at a position, which is durable. Asked in order; going back a little is no trouble either.
-    pub(super) fn event(&mut self, position: Position) -> Result<RecordedEvent, Error> {
+    pub(super) fn event(&mut self, position: Position) -> Result<&RecordedEvent, Error> {
+        if self.at(position).is_none() {
+            self.reach(position)?;
+        }
+        self.at(position).ok_or_else(|| missing(position))
+    }
+
+    /// The event at a position, if it was read.
+    fn at(&self, position: Position) -> Option<&RecordedEvent> {
+        let shared = self.chunk.as_ref().and_then(|chunk| chunk.event(position));
+        shared.or_else(|| self.own.as_ref().filter(|event| event.position() == position))
+    }
+
+    fn reach(&mut self, position: Position) -> Result<(), Error> {
         if position < self.log_start {
             return Err(truncated(self.log_start));
-        }
-        if let Some(event) = self.chunk.as_ref().and_then(|chunk| chunk.event(position)) {
-            return Ok(event.clone());
         }
         if self.cursor.as_ref().is_none_or(|(next, _)| *next != position) {
             self.hold.move_to(position);
             (self.chunk, self.cursor) = (self.shared(position), None);
-            if let Some(event) = self.chunk.as_ref().and_then(|chunk| chunk.event(position)) {
-                return Ok(event.clone());
+            if self.at(position).is_some() {
+                return Ok(());
             }
         }
-        self.own(position)
+        self.own = Some(self.read(position)?);
+        Ok(())
     }
 
     /// The chunk with a position. It is read if that is its first one; from the middle on only what is needed is.
@@ -54,7 +67,7 @@ impl Feed {
         whole.then(|| self.chunks.get(&self.catalog, first, first == position)).flatten()
     }
 
-    fn own(&mut self, position: Position) -> Result<RecordedEvent, Error> {
+    fn read(&mut self, position: Position) -> Result<RecordedEvent, Error> {
         let catalog = &self.catalog;
         let (next, cursor) = self
             .cursor
@@ -69,10 +82,12 @@ impl Feed {
         if first_of(*next) == *next {
             self.cursor = None;
         }
-        event.unwrap_or_else(|| {
-            Err(Error::new(ErrorKind::Io, format!("the log gave no event at position {position}")))
-        })
+        event.unwrap_or_else(|| Err(missing(position)))
     }
+}
+
+fn missing(position: Position) -> Error {
+    Error::new(ErrorKind::Io, format!("the log gave no event at position {position}"))
 }
 
 impl Drop for Feed {

@@ -19,16 +19,15 @@ use super::views::Views;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Position, RecordedEvent};
 use crate::view::layout::{Layout, Part};
-use crate::view::levels::Levels;
+use crate::view::levels::{Levels, Writes};
 use crate::view::meta::ViewMeta;
-use crate::view::rows::Change;
 use crate::view::set_aside::{Redriven, SetAside, listed};
 use crate::view::state::ViewState;
 
 /// So many changed rows are written together, at the most.
-const ROWS_PER_WRITE: usize = 1 << 18;
-/// So many bytes of events are applied together, at the most: rows being changed take memory.
-const BYTES_PER_WRITE: usize = 64 << 20;
+const ROWS_PER_WRITE: usize = 1 << 20;
+/// Rows being changed may take so many bytes, however few changed rows a view may have in memory.
+const LEAST_BYTES_PER_WRITE: usize = 1 << 20;
 /// After so many events the time is looked at.
 const EVENTS_PER_LOOK: u64 = 64;
 
@@ -51,8 +50,8 @@ impl Current {
         Applied { position: self.meta.checkpoint, fingerprint: self.meta.fingerprint, bytes: 0 }
     }
 
-    pub(super) fn publish(&mut self, changes: &[Change], meta: ViewMeta) -> Result<(), Error> {
-        self.levels.publish(changes, meta.clone())?;
+    pub(super) fn publish(&mut self, writes: Writes, meta: ViewMeta) -> Result<(), Error> {
+        self.levels.publish(writes, meta.clone())?;
         self.meta = meta;
         Ok(())
     }
@@ -218,8 +217,8 @@ impl<R: Runs> Folding<R> {
         let mut batch = self.batch();
         let mut at = self.current.place();
         let to = last.min(at.position.plus(self.pace.events()));
-        let mut bytes = 0;
-        while at.position < to && batch.changed() < ROWS_PER_WRITE && bytes < BYTES_PER_WRITE {
+        let (mut bytes, most) = (0, self.current.levels.limit().max(LEAST_BYTES_PER_WRITE));
+        while at.position < to && batch.changed() < ROWS_PER_WRITE && batch.size(bytes) < most {
             match self.apply_next(at.position.next(), &mut batch) {
                 Ok(applied) => (at, bytes) = (applied, bytes + applied.bytes),
                 Err(Halt::View(error)) => return Err(Halt::View(error)),
@@ -260,11 +259,8 @@ impl<R: Runs> Folding<R> {
         ViewBatch::new(self.current.levels.version(), &self.fold.views).telling(told)
     }
 
-    pub(super) fn event(&mut self, position: Position) -> Result<RecordedEvent, Halt> {
-        let feed = self.feed.get_or_insert_with(|| {
-            Feed::new(self.fold.state.catalog.clone(), self.fold.chunks.clone(), position.previous())
-        });
-        feed.event(position).map_err(|error| Halt::Log(position, error))
+    pub(super) fn event(&mut self, position: Position) -> Result<&RecordedEvent, Halt> {
+        next_event(&mut self.feed, &self.fold, position)
     }
 
     fn apply_next(
@@ -272,8 +268,8 @@ impl<R: Runs> Folding<R> {
         position: Position,
         batch: &mut ViewBatch<R::Key, R::Value>,
     ) -> Result<Applied, Halt> {
-        let event = self.event(position)?;
-        apply(&*self.fold.projection, &event, batch)?;
+        let event = next_event(&mut self.feed, &self.fold, position)?;
+        apply(&*self.fold.projection, event, batch)?;
         batch.end_event(position);
         Ok(Applied { position, fingerprint: event.fingerprint(), bytes: event.record_len() })
     }
@@ -283,9 +279,9 @@ impl<R: Runs> Folding<R> {
     fn write(&mut self, batch: ViewBatch<R::Key, R::Value>, at: Applied) -> Result<bool, Halt> {
         let Applied { position: checkpoint, fingerprint, .. } = at;
         let written = batch.finish(self.current.meta.digest).and_then(|finished| {
-            let Finished { changes, digest, rows, told } = finished;
+            let Finished { writes, digest, rows, told } = finished;
             let meta = ViewMeta { checkpoint, digest, fingerprint, ..self.current.meta.clone() };
-            self.current.publish(&changes, meta)?;
+            self.current.publish(writes, meta)?;
             self.current.rows = rows;
             if self.is_served {
                 self.fold.state.feed.publish(told, checkpoint);
@@ -329,7 +325,7 @@ impl<R: Runs> Folding<R> {
     /// Goes on without an event.
     fn set_aside(&mut self, position: Position, attempts: u32, cause: &Error) -> Result<(), Halt> {
         tracing::warn!(view = &*self.current.meta.name, %position, %cause, "an event is set aside");
-        let event = self.event(position)?;
+        let event = self.event(position)?.clone();
         let version = self.current.levels.version();
         let (mut beside, mut digest) = (self.current.meta.beside, self.current.meta.digest);
         let aside = SetAside::new(&event, cause, attempts);
@@ -339,7 +335,8 @@ impl<R: Runs> Folding<R> {
             ViewMeta { checkpoint: position, digest, beside, fingerprint, ..self.current.meta.clone() };
         let feed = self.is_served.then_some(&self.fold.state.feed);
         let told = feed.and_then(|feed| feed.begin(self.current.meta.checkpoint));
-        self.current.publish(&[change], meta).map_err(Halt::View)?;
+        let listed = Writes::of([change]).map_err(Halt::View)?;
+        self.current.publish(listed, meta).map_err(Halt::View)?;
         if let Some(feed) = feed {
             // Who follows passes it by: it has changed no row.
             let told = told.map(|mut told| {
@@ -376,7 +373,7 @@ impl<R: Runs> Folding<R> {
 
     fn redrive_one(&mut self, aside: &SetAside) -> Result<Result<(), Error>, Halt> {
         let event = match self.event(aside.position) {
-            Ok(event) => event,
+            Ok(event) => event.clone(),
             Err(halt) => return Ok(Err(halt.into_error())),
         };
         let version = self.current.levels.version();
@@ -390,22 +387,20 @@ impl<R: Runs> Folding<R> {
         let (mut beside, mut meta) = (self.current.meta.beside, self.current.meta.clone());
         let change = beside.list(&version, &again, &mut meta.digest).map_err(Halt::View)?;
         (meta.turns, meta.beside) = (meta.turns.saturating_add(1), beside);
-        self.current.publish(&[change], meta).map_err(Halt::View)?;
+        let listed = Writes::of([change]).map_err(Halt::View)?;
+        self.current.publish(listed, meta).map_err(Halt::View)?;
         Ok(Err(cause))
     }
 
     fn write_redriven(&mut self, batch: ViewBatch<R::Key, R::Value>, position: Position) -> Result<(), Halt> {
         let (mut beside, checkpoint) = (self.current.meta.beside, self.checkpoint());
         let written = batch.finish(self.current.meta.digest).and_then(|finished| {
-            let Finished { changes, mut digest, rows, .. } = finished;
+            let Finished { mut writes, mut digest, rows, .. } = finished;
             let version = self.current.levels.version();
-            let redriven = beside.redriven(&version, Redriven { position, checkpoint }, &mut digest)?;
-            let mut changes: Vec<Change> = redriven.into_iter().chain(changes).collect();
-            // The numbers of rows come before what is noted.
-            changes.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+            writes.extend(beside.redriven(&version, Redriven { position, checkpoint }, &mut digest)?)?;
             let turns = self.current.meta.turns.saturating_add(1);
             let meta = ViewMeta { digest, turns, beside, ..self.current.meta.clone() };
-            self.current.publish(&changes, meta)?;
+            self.current.publish(writes, meta)?;
             self.current.rows = rows;
             if self.is_served {
                 // Nobody is told of changes out of their turn: who follows begins anew.
@@ -418,6 +413,16 @@ impl<R: Runs> Folding<R> {
             false => Halt::View(error),
         })
     }
+}
+
+/// The event at a position, as a fold reads it.
+fn next_event<'a, R: Runs>(
+    feed: &'a mut Option<Feed>,
+    fold: &Fold<R>,
+    position: Position,
+) -> Result<&'a RecordedEvent, Halt> {
+    let begin = || Feed::new(fold.state.catalog.clone(), fold.chunks.clone(), position.previous());
+    feed.get_or_insert_with(begin).event(position).map_err(|error| Halt::Log(position, error))
 }
 
 /// A row too large or that does not serialise is the fold's fault, at some event of the batch.

@@ -5,7 +5,7 @@ mod batch;
 mod chunks;
 mod feed;
 mod folding;
-mod hashing;
+mod held;
 mod opened;
 mod pace;
 mod policy;

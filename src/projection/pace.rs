@@ -1,7 +1,7 @@
 //! How many events are applied together. Pure.
 
 /// So many at the most, however few rows they change.
-const MOST: u64 = 1 << 18;
+const MOST: u64 = 1 << 20;
 
 /// Grows while all goes well. After a failure it starts again from one event, so that to undo what a failed event
 /// changed, by folding those before it again, takes no longer in all than a few times what applying them does.

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::event::{Position, RecordedEvent};
 use crate::log::catalog::Catalog;
 use crate::log::holds::truncated;
-use crate::view::levels::{Levels, Version};
+use crate::view::levels::{Levels, Version, Writes};
 use crate::view::meta::ViewMeta;
 use crate::view::set_aside::{Redriven, SetAside, listed, redriven};
 use crate::view::verify::Prove;
@@ -97,9 +97,8 @@ fn fold<R: Runs>(
     let mut feed = Feed::new(catalog.clone(), chunks.clone(), rows.meta.checkpoint);
     loop {
         while let Some(next) = left_out.redriven.pop_if(|event| event.checkpoint <= rows.meta.checkpoint) {
-            let event =
-                Feed::new(catalog.clone(), chunks.clone(), next.position.previous()).event(next.position)?;
-            rows.redrive(&event, next)?;
+            let mut feed = Feed::new(catalog.clone(), chunks.clone(), next.position.previous());
+            rows.redrive(feed.event(next.position)?, next)?;
         }
         if rows.meta.checkpoint >= to {
             break;
@@ -113,7 +112,7 @@ fn fold<R: Runs>(
             let ViewMeta { beside, digest, .. } = &mut meta;
             beside.list(&version, aside, digest)?
         };
-        rows.levels.publish(&[change], meta.clone())?;
+        rows.levels.publish(Writes::of([change])?, meta.clone())?;
         rows.meta = meta;
     }
     Ok(rows.levels.version())
@@ -126,13 +125,13 @@ impl<R: Runs> Rows<'_, R> {
         while checkpoint < to && batch.changed() < ROWS {
             let event = feed.event(checkpoint.next())?;
             if !skipped.contains(&event.position()) {
-                apply(self.projection, &event, &mut batch).map_err(|halt| halt.into_error())?;
+                apply(self.projection, event, &mut batch).map_err(|halt| halt.into_error())?;
             }
             (checkpoint, fingerprint) = (event.position(), event.fingerprint());
         }
-        let Finished { changes, digest, .. } = batch.finish(self.meta.digest)?;
+        let Finished { writes, digest, .. } = batch.finish(self.meta.digest)?;
         let meta = ViewMeta { checkpoint, fingerprint, digest, ..self.meta.clone() };
-        self.levels.publish(&changes, meta.clone())?;
+        self.levels.publish(writes, meta.clone())?;
         self.meta = meta;
         Ok(())
     }
@@ -141,14 +140,11 @@ impl<R: Runs> Rows<'_, R> {
         let version = self.levels.version();
         let mut batch = ViewBatch::new(version.clone(), self.views);
         apply(self.projection, event, &mut batch).map_err(|halt| halt.into_error())?;
-        let Finished { changes, mut digest, .. } = batch.finish(self.meta.digest)?;
+        let Finished { mut writes, mut digest, .. } = batch.finish(self.meta.digest)?;
         let mut beside = self.meta.beside;
-        let noted = beside.redriven(&version, redriven, &mut digest)?;
+        writes.extend(beside.redriven(&version, redriven, &mut digest)?)?;
         let meta = ViewMeta { digest, beside, ..self.meta.clone() };
-        let mut changes: Vec<_> = noted.into_iter().chain(changes).collect();
-        // The numbers of rows come before what is noted.
-        changes.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        self.levels.publish(&changes, meta.clone())?;
+        self.levels.publish(writes, meta.clone())?;
         self.meta = meta;
         Ok(())
     }

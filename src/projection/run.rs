@@ -21,6 +21,9 @@ use crate::watermark::{TaskSlot, Waited};
 
 /// Events are applied for so long before a write, if there are enough.
 const WRITE_EVERY: Duration = Duration::from_millis(250);
+/// The same while the rows are so far behind that nobody waits for the next of them: more that change the same row are
+/// written once.
+const WRITE_EVERY_BEHIND: Duration = Duration::from_secs(1);
 /// The same while other rows are built beside those that are served, so that neither waits long for the other.
 const WRITE_EVERY_BESIDE: Duration = Duration::from_millis(20);
 /// How often a view is made anew while it gets no further.
@@ -190,7 +193,11 @@ impl<R: Runs> Run<R> {
         if self.checkpoint() < last && !self.live && !self.is_in_trouble() {
             self.enter(ProjectionState::Rebuilding);
         }
-        let within = if self.next.is_some() { WRITE_EVERY_BESIDE } else { WRITE_EVERY };
+        let within = match (&self.next, self.live) {
+            (Some(_), _) => WRITE_EVERY_BESIDE,
+            (None, true) => WRITE_EVERY,
+            (None, false) => WRITE_EVERY_BEHIND,
+        };
         let own = self.own.as_mut().map_or(Ok(Turn::Idle), |own| own.turn(last, within));
         // Also when an event failed: those before it were applied.
         self.tell();

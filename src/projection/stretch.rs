@@ -10,9 +10,8 @@ use crate::error::{Error, ErrorKind};
 use crate::event::Position;
 use crate::log::catalog::Catalog;
 use crate::view::digest::Digest;
-use crate::view::levels::Version;
+use crate::view::levels::{Version, Writes};
 use crate::view::meta::ViewMeta;
-use crate::view::rows::Change;
 
 /// Rows that are not served are brought on by so much less at once: those that are wait meanwhile.
 const BESIDE: u64 = 4;
@@ -34,8 +33,7 @@ pub(crate) struct Stretch<'a> {
 pub(crate) struct Built {
     /// The last event in it: at the end of the stretch, or before.
     pub(crate) to: Position,
-    /// In the order of their keys.
-    pub(crate) changes: Vec<Change>,
+    pub(crate) writes: Writes,
     /// What tells the rows after them.
     pub(crate) digest: Digest,
 }
@@ -121,10 +119,10 @@ impl<R: Runs> Folding<R> {
 
     /// Returns false when a row cannot be kept: which event made it so, one after the other tells.
     fn publish_stretch(&mut self, built: Built) -> Result<bool, Halt> {
-        let Built { to, changes, digest } = built;
+        let Built { to, writes, digest } = built;
         let fingerprint = self.event(to)?.fingerprint();
         let meta = ViewMeta { checkpoint: to, digest, fingerprint, ..self.current.meta.clone() };
-        match self.current.publish(&changes, meta) {
+        match self.current.publish(writes, meta) {
             Err(error) if is_of_a_row(&error) => return Ok(false),
             published => published.map_err(Halt::View)?,
         }

@@ -1,7 +1,6 @@
 //! The rows of one view that a batch has read or changed, in memory, as values.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::mem;
 use std::sync::Arc;
@@ -11,15 +10,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::ApplyError;
-use super::hashing::KeyHashes;
+use super::held::{Held, HeldRows, Stored};
 use crate::error::Error;
 use crate::view::digest::{Digest, RowHash};
 use crate::view::feed::RowChange;
 use crate::view::index::EntryKeys;
 use crate::view::key::{self, Key};
 use crate::view::layout::{IndexNumber, Part};
-use crate::view::levels::Version;
-use crate::view::rows::Change;
+use crate::view::levels::{Version, Writes};
 use crate::view::value;
 
 /// The rows under a batch, and why they could not be read.
@@ -28,25 +26,34 @@ pub(super) struct Base {
     pub(super) rows: Arc<Version>,
     /// The view's fault, not the event's.
     pub(super) failure: Option<Error>,
+    /// How many bytes were read.
+    pub(super) read: usize,
 }
 
 impl Base {
     fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        self.rows.get(key).inspect_err(|error| self.failure = Some(error.clone()))
+        let found = self.rows.get(key).inspect_err(|error| self.failure = Some(error.clone()))?;
+        self.read += found.as_ref().map_or(0, Vec::len);
+        Ok(found)
     }
 }
 
-/// What a batch writes.
+/// What a batch writes, and what tells the rows after it.
 #[derive(Debug)]
-pub(super) struct Writes {
-    pub(super) changes: Vec<Change>,
+pub(super) struct Out {
+    pub(super) writes: Writes,
     pub(super) digest: Digest,
 }
 
-impl Writes {
-    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        self.digest.add(RowHash::of(&key, &value));
-        self.changes.push((key, Some(value)));
+impl Out {
+    fn put(
+        &mut self,
+        key: &[u8],
+        value: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let value = self.writes.put_with(key, value)?;
+        self.digest.add(RowHash::of(key, value));
+        Ok(())
     }
 }
 
@@ -67,40 +74,59 @@ impl<K, V> Copy for IndexOf<K, V> {}
 pub(super) struct Table<K, V> {
     part: Part,
     indexes: Arc<[IndexOf<K, V>]>,
-    /// Where in `held` the row of a key is.
-    places: HashMap<Vec<u8>, usize, KeyHashes>,
-    held: Vec<Held<V>>,
+    held: HeldRows<V>,
+    /// Where there are indexes: the value that the key-value store has of each row held, if that was asked for.
+    stored_values: Vec<Option<Vec<u8>>>,
     /// Room for the key that is asked for.
     key: Vec<u8>,
     changed: usize,
-    /// The rows that the event at hand has changed, when changes are told.
-    touched: Option<Vec<Touched>>,
+    /// When changes are told.
+    telling: Option<Telling>,
     types: PhantomData<fn() -> K>,
 }
 
-/// A row in memory.
-struct Held<V> {
-    value: Option<V>,
-    stored: Stored,
-    changed: bool,
-    /// The value before the event at hand, encoded, where that is known.
+/// What each event changes.
+#[derive(Default)]
+struct Telling {
+    rows: Vec<Told>,
+    /// The rows that the event at hand has changed, and their values before it.
+    touched: Vec<(usize, Option<Bytes>)>,
+}
+
+/// What is told of a row that is held.
+#[derive(Clone, Default)]
+struct Told {
+    /// Its encoded value before the event at hand, where that is known.
     before: Option<Option<Bytes>>,
-    /// It is among the touched.
-    touched: bool,
+    is_touched: bool,
 }
 
-/// The row that the key-value store has.
-enum Stored {
-    /// Not asked yet.
-    Unknown,
-    /// With the value itself where indexes need it.
-    Known { hash: Option<RowHash>, value: Option<Vec<u8>> },
-}
+impl Telling {
+    fn row(&mut self, number: usize) -> Option<&mut Told> {
+        if self.rows.len() <= number {
+            self.rows.resize(number + 1, Told::default());
+        }
+        self.rows.get_mut(number)
+    }
 
-struct Touched {
-    place: usize,
-    key: Bytes,
-    before: Option<Bytes>,
+    /// The event at hand left this row so.
+    fn end(&mut self, number: usize, value: Option<Bytes>) {
+        if let Some(told) = self.row(number) {
+            *told = Told { before: Some(value), is_touched: false };
+        }
+    }
+
+    /// The row of a number is about to be changed.
+    fn touch<V: Serialize>(&mut self, number: usize, value: &Option<V>) -> Result<(), Error> {
+        let Some(told) = self.row(number).filter(|told| !told.is_touched) else { return Ok(()) };
+        let before = match told.before.take() {
+            Some(before) => before,
+            None => encoded(value)?,
+        };
+        told.is_touched = true;
+        self.touched.push((number, before));
+        Ok(())
+    }
 }
 
 /// What has to be known of a row before it is changed.
@@ -115,23 +141,23 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
         Table {
             part,
             indexes,
-            places: HashMap::default(),
-            held: Vec::new(),
+            held: HeldRows::new(),
+            stored_values: Vec::new(),
             key: Vec::new(),
             changed: 0,
-            touched: None,
+            telling: None,
             types: PhantomData,
         }
     }
 
     pub(super) fn get(&mut self, base: &mut Base, key: &K) -> Result<Option<&V>, ApplyError> {
-        let place = self.find(base, key, Need::Value)?;
-        Ok(self.held.get(place).and_then(|held| held.value.as_ref()))
+        let number = self.find(base, key, Need::Value)?;
+        Ok(self.held.rows.get(number).and_then(|held| held.value.as_ref()))
     }
 
     /// A base that cannot be read is remembered there.
     pub(super) fn set(&mut self, base: &mut Base, key: &K, value: Option<V>) {
-        if let Ok(held) = self.find(base, key, Need::Nothing).and_then(|place| self.change(place)) {
+        if let Ok(held) = self.find(base, key, Need::Nothing).and_then(|number| self.change(number)) {
             held.value = value;
         }
     }
@@ -142,83 +168,78 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
         key: &K,
         change: impl FnOnce(Option<V>) -> Option<V>,
     ) -> Result<(), ApplyError> {
-        let place = self.find(base, key, Need::Value)?;
-        let held = self.change(place)?;
+        let number = self.find(base, key, Need::Value)?;
+        let held = self.change(number)?;
         held.value = change(held.value.take());
         Ok(())
     }
 
-    /// Where the row is held, from now on if not before.
+    /// The number of the row, which is held from now on if not before.
     fn find(&mut self, base: &mut Base, key: &K, need: Need) -> Result<usize, ApplyError> {
         self.part.start(&mut self.key);
         key.encode(&mut self.key);
-        if let Some(place) = self.places.get(self.key.as_slice()) {
-            return Ok(*place);
+        let (number, is_new) = self.held.number(&self.key);
+        if is_new && (need == Need::Value || self.telling.is_some()) {
+            self.load(base, number, need).inspect_err(|_| self.held.forget_last())?;
         }
-        let mut held =
-            Held { value: None, stored: Stored::Unknown, changed: false, before: None, touched: false };
-        if need == Need::Value || self.touched.is_some() {
-            let stored = base.get(&self.key)?;
-            if need == Need::Value {
-                held.value = stored.as_deref().map(value::decode).transpose()?;
-            }
-            if self.touched.is_some() {
-                held.before = Some(stored.as_deref().map(Bytes::copy_from_slice));
-            }
-            held.stored = self.known(&self.key, stored);
-        }
-        let place = self.held.len();
-        self.places.insert(self.key.clone(), place);
-        self.held.push(held);
-        Ok(place)
+        Ok(number)
     }
 
-    fn known(&self, key: &[u8], stored: Option<Vec<u8>>) -> Stored {
-        let hash = stored.as_deref().map(|value| RowHash::of(key, value));
-        Stored::Known { hash, value: stored.filter(|_| !self.indexes.is_empty()) }
+    /// Reads a row that is held.
+    fn load(&mut self, base: &mut Base, number: usize, need: Need) -> Result<(), ApplyError> {
+        let stored = base.get(&self.key)?;
+        let value = match need {
+            Need::Value => stored.as_deref().map(value::decode).transpose()?,
+            Need::Nothing => None,
+        };
+        if let Some(telling) = &mut self.telling {
+            telling.end(number, stored.as_deref().map(Bytes::copy_from_slice));
+        }
+        let hash = stored.as_deref().map(|value| RowHash::of(&self.key, value));
+        if let Some((held, stored)) = self.held.rows.get_mut(number).zip(self.held.stored.get_mut(number)) {
+            (held.value, *stored) = (value, Stored::Known(hash));
+        }
+        if !self.indexes.is_empty() {
+            self.stored_values.resize(number, None);
+            self.stored_values.push(stored);
+        }
+        Ok(())
     }
 
     /// The row that was just found is about to be changed.
-    fn change(&mut self, place: usize) -> Result<&mut Held<V>, ApplyError> {
-        let held =
-            self.held.get_mut(place).ok_or_else(|| ApplyError::new("a row that was found is not there"))?;
-        if let Some(touched) = &mut self.touched
-            && !held.touched
-        {
-            let before = match held.before.take() {
-                Some(before) => before,
-                None => encoded(&held.value)?,
-            };
-            held.touched = true;
-            touched.push(Touched { place, key: Bytes::copy_from_slice(&self.key), before });
+    fn change(&mut self, number: usize) -> Result<&mut Held<V>, ApplyError> {
+        let lost = || ApplyError::new("a row that was found is not there");
+        let held = self.held.rows.get_mut(number).ok_or_else(lost)?;
+        if let Some(telling) = &mut self.telling {
+            telling.touch(number, &held.value)?;
         }
         self.changed += usize::from(!mem::replace(&mut held.changed, true));
         Ok(held)
     }
 
-    fn finish_row(
-        &self,
-        rows: &Version,
-        key: Vec<u8>,
-        held: Held<V>,
-        out: &mut Writes,
-    ) -> Result<Net, Error> {
-        let stored = match held.stored {
-            Stored::Unknown => self.known(&key, rows.get(&key)?),
-            known => known,
+    fn finish_row(&mut self, rows: &Version, number: usize, out: &mut Out) -> Result<Net, Error> {
+        let Some(held) = self.held.rows.get(number).filter(|held| held.changed) else {
+            return Ok(Net::default());
         };
-        let Stored::Known { hash, value: before } = stored else { return Ok(Net::default()) };
+        let mut stored = self.stored_values.get_mut(number).and_then(Option::take);
+        let hash = match self.held.stored.get(number) {
+            Some(Stored::Known(hash)) => *hash,
+            _ => {
+                stored = rows.get(&held.key)?;
+                stored.as_deref().map(|value| RowHash::of(&held.key, value))
+            }
+        };
         let net = Net { added: u64::from(held.value.is_some()), removed: u64::from(hash.is_some()) };
         if net == Net::default() {
             return Ok(net);
         }
-        self.finish_entries(&key, before.as_deref(), held.value.as_ref(), out)?;
+        self.finish_entries(&held.key, stored.as_deref(), held.value.as_ref(), out)?;
         if let Some(hash) = hash {
             out.digest.remove(hash);
         }
         match &held.value {
-            Some(value) => out.put(key, value::encode(value)?),
-            None => out.changes.push((key, None)),
+            Some(value) => out.put(&held.key, |bytes| value::append(value, bytes))?,
+            None => out.writes.remove(&held.key)?,
         }
         Ok(net)
     }
@@ -229,7 +250,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
         row_key: &[u8],
         before: Option<&[u8]>,
         after: Option<&V>,
-        out: &mut Writes,
+        out: &mut Out,
     ) -> Result<(), Error> {
         if self.indexes.is_empty() {
             return Ok(());
@@ -252,10 +273,10 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
             for gone in old.iter().filter(|found_by| new.binary_search(found_by).is_err()) {
                 let entry = entry(gone);
                 out.digest.remove(RowHash::of(&entry, &[]));
-                out.changes.push((entry, None));
+                out.writes.remove(&entry)?;
             }
             for come in new.iter().filter(|found_by| old.binary_search(found_by).is_err()) {
-                out.put(entry(come), Vec::new());
+                out.put(&entry(come), |_| Ok(()))?;
             }
         }
         Ok(())
@@ -279,13 +300,15 @@ pub(super) trait AnyTable: Send {
     fn part(&self) -> Part;
     /// How many rows and entries will be written, at the most.
     fn changed(&self) -> usize;
+    /// Bytes of memory, but for what keys and values have elsewhere.
+    fn size(&self) -> usize;
     /// From now on, what each event changes is to be told.
     fn tell(&mut self);
     /// Adds what the event at hand changed. An error is that of a value that cannot be encoded.
     fn end_event(&mut self, told: &mut Vec<RowChange>) -> Result<(), Error>;
     /// Takes back what the event at hand changed, when changes are told.
     fn undo_event(&mut self) -> Result<(), Error>;
-    fn finish(&mut self, rows: &Version, out: &mut Writes) -> Result<Net, Error>;
+    fn finish(&mut self, rows: &Version, out: &mut Out) -> Result<Net, Error>;
 }
 
 impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> AnyTable for Table<K, V> {
@@ -301,42 +324,41 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> AnyTable for Tabl
         self.changed * (1 + self.indexes.len())
     }
 
+    fn size(&self) -> usize {
+        self.held.size()
+    }
+
     fn tell(&mut self) {
-        self.touched.get_or_insert_default();
+        self.telling.get_or_insert_default();
     }
 
     fn end_event(&mut self, told: &mut Vec<RowChange>) -> Result<(), Error> {
-        for Touched { place, key, before } in self.touched.iter_mut().flat_map(mem::take) {
-            let Some(held) = self.held.get_mut(place) else { continue };
-            let after = encoded(&held.value)?;
-            held.touched = false;
-            held.before = Some(after.clone());
-            if before != after {
-                told.push(RowChange { part: self.part, key, old: before, new: after });
+        let Some(telling) = &mut self.telling else { return Ok(()) };
+        for (number, old) in mem::take(&mut telling.touched) {
+            let Some(held) = self.held.rows.get(number) else { continue };
+            let new = encoded(&held.value)?;
+            telling.end(number, new.clone());
+            if old != new {
+                told.push(RowChange { part: self.part, key: Bytes::copy_from_slice(&held.key), old, new });
             }
         }
         Ok(())
     }
 
     fn undo_event(&mut self) -> Result<(), Error> {
-        for Touched { place, before, .. } in self.touched.iter_mut().flat_map(mem::take) {
-            let Some(held) = self.held.get_mut(place) else { continue };
-            held.value = before.as_deref().map(value::decode).transpose()?;
-            held.touched = false;
-            held.before = Some(before);
+        let Some(telling) = &mut self.telling else { return Ok(()) };
+        for (number, old) in mem::take(&mut telling.touched) {
+            let Some(held) = self.held.rows.get_mut(number) else { continue };
+            held.value = old.as_deref().map(value::decode).transpose()?;
+            telling.end(number, old);
         }
         Ok(())
     }
 
-    fn finish(&mut self, rows: &Version, out: &mut Writes) -> Result<Net, Error> {
-        let (mut net, places) = (Net::default(), mem::take(&mut self.places));
-        let mut held: Vec<Option<Held<V>>> = mem::take(&mut self.held).into_iter().map(Some).collect();
-        out.changes.reserve(self.changed);
-        for (key, place) in places {
-            let Some(held) = held.get_mut(place).and_then(Option::take).filter(|held| held.changed) else {
-                continue;
-            };
-            let Net { added, removed } = self.finish_row(rows, key, held, out)?;
+    fn finish(&mut self, rows: &Version, out: &mut Out) -> Result<Net, Error> {
+        let mut net = Net::default();
+        for number in 0..self.held.rows.len() {
+            let Net { added, removed } = self.finish_row(rows, number, out)?;
             net = Net { added: net.added + added, removed: net.removed + removed };
         }
         Ok(net)

@@ -114,7 +114,7 @@ const SERIAL: Steps = Steps { threads: 1, least: u64::MAX, most: 1, rows: 1 };
 fn project(store: &Store, name: &'static str, steps: Steps, built: &Arc<AtomicU64>) -> View<String, State> {
     let Steps { threads, least, most, rows } = steps;
     let (extent, most) = (Extent { least, most }, Most { rows, bytes: 1 << 20 });
-    let projected = Projected { fold: fold(name), extent, most };
+    let projected = Projected::of(fold(name), extent, most);
     let options = ProjectionOptions::new().on_error(OnError::SetAside).build_threads(threads);
     let (kind, counting) = (fold(name).kind(), Counting { projected, built: built.clone() });
     store.start_projection(counting, kind, options).unwrap()

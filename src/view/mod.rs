@@ -1,6 +1,6 @@
 //! Views: what a projection keeps, in rows of a key and a value.
 //!
-//! [`key`], [`time_key`] and [`prefix`] say how keys become bytes in their own order, [`layout`] where the rows of several
+//! [`key`], [`time_key`] and [`prefix`] say how keys become bytes in their own order ([`short_key`] and [`key_hashes`] keep them in memory), [`layout`] where the rows of several
 //! views of one projection lie among each other; [`rows`] is the seam to the key-value store,
 //! with [`sled_rows`] (the only file that names sled; [`pieces`] and [`directory`] serve it) and [`memory_rows`]
 //! behind it; [`levels`] keep what has changed above it, so that a read sees one checkpoint; [`meta`] is what a view says
@@ -23,6 +23,7 @@ pub(crate) mod handle;
 pub(crate) mod index;
 pub(crate) mod inspect;
 pub(crate) mod key;
+pub(crate) mod key_hashes;
 pub(crate) mod layout;
 pub(crate) mod levels;
 mod life;
@@ -35,6 +36,7 @@ pub(crate) mod prefix;
 pub(crate) mod refold;
 pub(crate) mod rows;
 pub(crate) mod set_aside;
+pub(crate) mod short_key;
 pub(crate) mod sled_rows;
 pub(crate) mod snapshot;
 pub(crate) mod state;

@@ -70,29 +70,25 @@ pub(crate) fn prefix_end(prefix: &[u8]) -> Bound<Vec<u8>> {
 
 /// Refuses changes that the key-value store does not take.
 pub(crate) fn check_stored(changes: &[Change]) -> Result<(), Error> {
-    check(changes, STORED_KEY_LIMIT, STORED_VALUE_LIMIT)
+    changes.iter().try_for_each(|(key, value)| {
+        check("key", key.len(), STORED_KEY_LIMIT)?;
+        check("value", value.as_ref().map_or(0, Vec::len), STORED_VALUE_LIMIT)
+    })
 }
 
-/// Refuses changes that exceed a limit of a view's rows.
-pub(crate) fn check_limits(changes: &[Change]) -> Result<(), Error> {
-    check(changes, KEY_LIMIT, VALUE_LIMIT)
+/// Refuses a row that exceeds a limit of a view's rows.
+pub(crate) fn check_limits(key_len: usize, value_len: usize) -> Result<(), Error> {
+    check("key", key_len, KEY_LIMIT)?;
+    check("value", value_len, VALUE_LIMIT)
 }
 
-fn check(changes: &[Change], key_limit: usize, value_limit: usize) -> Result<(), Error> {
-    let check = |what: &str, len: usize, limit: usize| {
-        if len <= limit {
-            return Ok(());
-        }
-        let limit = u64::try_from(limit).unwrap_or(u64::MAX);
-        let message =
-            format!("the {what} of a view's row has {len} bytes, and {limit} is the most it may have");
-        Err(Error::new(ErrorKind::TooLarge { limit }, message))
-    };
-    for (key, value) in changes {
-        check("key", key.len(), key_limit)?;
-        check("value", value.as_ref().map_or(0, Vec::len), value_limit)?;
+fn check(what: &str, len: usize, limit: usize) -> Result<(), Error> {
+    if len <= limit {
+        return Ok(());
     }
-    Ok(())
+    let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+    let message = format!("the {what} of a view's row has {len} bytes, and {limit} is the most it may have");
+    Err(Error::new(ErrorKind::TooLarge { limit }, message))
 }
 
 /// From which end of its range a page is taken.

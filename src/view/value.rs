@@ -10,9 +10,15 @@ use crate::error::{Error, ErrorKind};
 const FORMAT: u8 = 1;
 
 pub(crate) fn encode<V: Serialize>(value: &V) -> Result<Vec<u8>, Error> {
-    let mut bytes = vec![FORMAT];
-    codec::append(value, &mut bytes)?;
+    let mut bytes = Vec::new();
+    append(value, &mut bytes)?;
     Ok(bytes)
+}
+
+/// Adds the encoded value to `out`.
+pub(crate) fn append<V: Serialize>(value: &V, out: &mut Vec<u8>) -> Result<(), Error> {
+    out.push(FORMAT);
+    codec::append(value, out)
 }
 
 pub(crate) fn decode<V: DeserializeOwned>(bytes: &[u8]) -> Result<V, Error> {

@@ -65,10 +65,15 @@ impl<'a> Iterator for Merged<'a> {
 }
 
 /// One run with the rows of several, of which the first counts most.
-pub(super) fn merge(runs: &[Arc<Run>]) -> Result<Run, Error> {
-    if let [newer, older] = runs {
-        return merge_two(newer, older);
+pub(super) fn merge(runs: &[Arc<Run>]) -> Result<Arc<Run>, Error> {
+    match runs {
+        [one] => Ok(one.clone()),
+        [newer, older] => merge_two(newer, older).map(Arc::new),
+        many => merge_many(many).map(Arc::new),
     }
+}
+
+fn merge_many(runs: &[Arc<Run>]) -> Result<Run, Error> {
     let (rows, bytes) =
         runs.iter().fold((0, 0), |(rows, bytes), run| (rows + run.len(), bytes + run.bytes().len()));
     let mut merged = Run::with_room(rows, bytes);
@@ -112,6 +117,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::view::levels::run::run_of;
     use crate::view::rows::contract;
 
     proptest! {
@@ -123,7 +129,7 @@ mod tests {
         ) {
             let runs: Vec<_> = models
                 .iter()
-                .map(|model| Arc::new(Run::of(&model.clone().into_iter().collect::<Vec<_>>()).unwrap()))
+                .map(|model| Arc::new(run_of(model.clone())))
                 .collect();
             let mut whole = BTreeMap::new();
             models.iter().rev().for_each(|model| whole.extend(model.clone()));

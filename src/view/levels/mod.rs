@@ -15,6 +15,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 mod version;
+mod writes;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,9 +28,10 @@ use redo_files::RedoFiles;
 use run::Run;
 use version::Epoch;
 pub(crate) use version::Version;
+pub(crate) use writes::Writes;
 
 use super::meta::{Place, ViewMeta};
-use super::rows::{Change, Rows, check_limits};
+use super::rows::{Change, Rows};
 use crate::error::{Error, ErrorKind};
 use crate::event::Position;
 
@@ -147,11 +149,10 @@ impl Levels {
         self.shared.version()
     }
 
-    /// Makes changes, in the order of their keys and one for each, visible together with the checkpoint after them.
-    /// They are not durable yet. Only the projector calls this.
-    pub(crate) fn publish(&self, changes: &[Change], meta: ViewMeta) -> Result<(), Error> {
-        check_limits(changes)?;
-        let run = Arc::new(Run::of(changes)?);
+    /// Makes changes visible together with the checkpoint after them. They are not durable yet. Only the projector calls
+    /// this.
+    pub(crate) fn publish(&self, writes: Writes, meta: ViewMeta) -> Result<(), Error> {
+        let run = Arc::new(writes.into_run()?);
         let mut writing = self.shared.writing();
         writing.check()?;
         let version = self.shared.version();
@@ -187,6 +188,11 @@ impl Levels {
         writing.check()?;
         self.shared.record(&mut writing)?;
         Ok(writing.durable.checkpoint)
+    }
+
+    /// Bytes of changed rows in memory at which they are moved down.
+    pub(crate) fn limit(&self) -> usize {
+        self.shared.limit
     }
 
     /// The last checkpoint that is durable.
@@ -240,10 +246,10 @@ impl Shared {
         let (records, bytes) = redo.size();
         if records >= MOST_RECORDS || bytes > in_memory.saturating_mul(3).saturating_add(1 << 20) {
             // One that takes the place of all: rows that change often are in each.
-            redo.write(bottom, &version.meta, &merge::merge(&version.runs)?)?;
+            redo.write(bottom, &version.meta, &*merge::merge(&version.runs)?)?;
             redo.remove_to(place, true);
         } else {
-            redo.write(before, &version.meta, &merge::merge(unrecorded)?)?;
+            redo.write(before, &version.meta, &*merge::merge(unrecorded)?)?;
         }
         unrecorded.clear();
         *durable = place;
@@ -257,7 +263,7 @@ fn settle(runs: &mut Vec<Arc<Run>>, draining: usize) -> Result<(), Error> {
         && runs.len() - draining >= 2
         && newest.len() >= next.len()
     {
-        let merged = Arc::new(merge::merge(&[newest.clone(), next.clone()])?);
+        let merged = merge::merge(&[newest.clone(), next.clone()])?;
         runs.splice(..2, [merged]);
     }
     Ok(())

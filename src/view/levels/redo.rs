@@ -66,6 +66,7 @@ mod tests {
 
     use super::*;
     use crate::view::digest::Digest;
+    use crate::view::levels::run::run_of;
     use crate::view::meta::Beside;
 
     #[test]
@@ -80,7 +81,7 @@ mod tests {
             digest: Digest { rows: 12, sum: 5 },
             beside: Beside::default(),
         };
-        let rows = Run::of(&[(b"a".to_vec(), Some(b"1".to_vec())), (b"b".to_vec(), None)]).unwrap();
+        let rows = run_of([(b"a".to_vec(), Some(b"1".to_vec())), (b"b".to_vec(), None)]);
         let before = Place { checkpoint: Position::new(7), turns: 5 };
         let [head, end] = encode(before, &meta, &rows);
         let good = [&head, rows.bytes(), &end].concat();

@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, ErrorKind};
 use crate::log::layout::{u16_at, u32_at};
-use crate::view::rows::{Change, KEY_LIMIT, VALUE_LIMIT};
+use crate::view::rows::{KEY_LIMIT, VALUE_LIMIT};
 
 /// In place of a value's length: the row is removed.
 const REMOVED: u32 = u32::MAX;
@@ -35,14 +35,11 @@ pub(crate) struct Run {
 pub(crate) type RunRow<'a> = (&'a [u8], Option<&'a [u8]>);
 
 impl Run {
-    /// Changes in the order of their keys, one for each key.
-    pub(crate) fn of(changes: &[Change]) -> Result<Self, Error> {
-        let bytes =
-            changes.iter().map(|(key, value)| HEADER + key.len() + value.as_ref().map_or(0, Vec::len));
-        let mut run = Run::with_room(changes.len(), bytes.sum());
-        changes.iter().try_for_each(|(key, value)| run.push(key, value.as_deref()))?;
+    /// Rows that were packed in the order of their keys, one for each key, and where each starts.
+    pub(super) fn packed(bytes: Vec<u8>, starts: Vec<u32>) -> Self {
+        let mut run = Run { bytes, starts, filter: Filter::default() };
         run.finish();
-        Ok(run)
+        run
     }
 
     pub(crate) fn with_room(rows: usize, bytes: usize) -> Self {
@@ -51,26 +48,26 @@ impl Run {
 
     /// Adds a row with a key beyond those before. The rows can be looked up after [`finish`](Self::finish).
     pub(crate) fn push(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Error> {
-        let start = u32::try_from(self.bytes.len()).map_err(too_large)?;
-        let key_len = u16::try_from(key.len()).map_err(too_large)?;
-        let value_len = value.map_or(Ok(REMOVED), |value| u32::try_from(value.len())).map_err(too_large)?;
-        self.starts.push(start);
-        self.bytes.extend_from_slice(&key_len.to_le_bytes());
-        self.bytes.extend_from_slice(&value_len.to_le_bytes());
-        self.bytes.extend_from_slice(key);
+        let start = self.bytes.len();
+        begin_row(&mut self.bytes, key, value.map(<[u8]>::len))?;
+        self.starts.push(u32::try_from(start).map_err(too_large)?);
         self.bytes.extend_from_slice(value.unwrap_or_default());
+        Ok(())
+    }
+
+    /// Adds a row as it is packed, with a key beyond those before.
+    pub(super) fn push_packed(&mut self, row: &[u8]) -> Result<(), Error> {
+        self.starts.push(u32::try_from(self.bytes.len()).map_err(too_large)?);
+        self.bytes.extend_from_slice(row);
         Ok(())
     }
 
     /// Adds a row of another run, with a key beyond those before.
     pub(crate) fn copy(&mut self, from: &Run, number: usize) -> Result<(), Error> {
-        let start = u32::try_from(self.bytes.len()).map_err(too_large)?;
         let row = from
             .start(number)
             .and_then(|at| from.bytes.get(at..from.start(number + 1).unwrap_or(from.bytes.len())));
-        self.starts.push(start);
-        self.bytes.extend_from_slice(row.unwrap_or_default());
-        Ok(())
+        self.push_packed(row.unwrap_or_default())
     }
 
     fn start(&self, number: usize) -> Option<usize> {
@@ -133,8 +130,7 @@ impl Run {
 
     /// The key of the row of this number.
     pub(crate) fn key(&self, number: usize) -> Option<&[u8]> {
-        let at = self.start(number)?;
-        self.bytes.get(at + HEADER..at + HEADER + usize::from(u16_at(&self.bytes, at)?))
+        key_at(&self.bytes, self.start(number)?)
     }
 
     /// The row of this number.
@@ -214,7 +210,31 @@ impl Run {
     }
 }
 
-fn too_large(_: TryFromIntError) -> Error {
+/// Packs the beginning of a row: all but its value, of so many bytes if there is one.
+pub(super) fn begin_row(bytes: &mut Vec<u8>, key: &[u8], value_len: Option<usize>) -> Result<(), Error> {
+    let key_len = u16::try_from(key.len()).map_err(too_large)?;
+    let value_len = value_len.map_or(Ok(REMOVED), u32::try_from).map_err(too_large)?;
+    bytes.extend_from_slice(&key_len.to_le_bytes());
+    bytes.extend_from_slice(&value_len.to_le_bytes());
+    bytes.extend_from_slice(key);
+    Ok(())
+}
+
+/// Corrects how many bytes the value of the row has that is packed here.
+pub(super) fn set_value_len(bytes: &mut [u8], at: usize, len: usize) -> Result<(), Error> {
+    let len = u32::try_from(len).map_err(too_large)?;
+    if let Some(place) = bytes.get_mut(at + 2..at + HEADER) {
+        place.copy_from_slice(&len.to_le_bytes());
+    }
+    Ok(())
+}
+
+/// The key of the row that is packed here.
+pub(super) fn key_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
+    bytes.get(at + HEADER..at + HEADER + usize::from(u16_at(bytes, at)?))
+}
+
+pub(super) fn too_large(_: TryFromIntError) -> Error {
     let limit = u64::from(u32::MAX);
     Error::new(ErrorKind::TooLarge { limit }, "the rows changed at once have more than 4 GiB")
 }
@@ -257,6 +277,12 @@ impl Filter {
     }
 }
 
+/// Changes, in any order.
+#[cfg(test)]
+pub(super) fn run_of(changes: impl IntoIterator<Item = crate::view::rows::Change>) -> Run {
+    super::writes::Writes::of(changes).and_then(super::writes::Writes::into_run).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -280,7 +306,7 @@ mod tests {
     }
 
     fn run(rows: &BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> Run {
-        Run::of(&rows.clone().into_iter().collect::<Vec<_>>()).unwrap()
+        run_of(rows.clone())
     }
 
     proptest! {
@@ -319,7 +345,7 @@ mod tests {
             if let Some(run) = Run::parse(bytes.clone()) {
                 let changes: Vec<_> =
                     rows_of(&run).into_iter().map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec))).collect();
-                let again = Run::of(&changes).unwrap();
+                let again = run_of(changes);
                 prop_assert_eq!(again.bytes(), bytes);
             }
         }
@@ -327,7 +353,7 @@ mod tests {
 
     #[test]
     fn the_bytes_of_a_run_never_change() {
-        let run = Run::of(&[(b"k".to_vec(), Some(b"vw".to_vec())), (b"l".to_vec(), None)]).unwrap();
+        let run = run_of([(b"k".to_vec(), Some(b"vw".to_vec())), (b"l".to_vec(), None)]);
         assert_eq!(run.bytes(), b"\x01\0\x02\0\0\0kvw\x01\0\xFF\xFF\xFF\xFFl");
     }
 }

@@ -188,10 +188,10 @@ impl Life {
                 None => model.remove(key),
             };
         }
-        let changes: Vec<_> = changes.clone().into_iter().collect();
+        let writes = Writes::of(changes.clone()).unwrap();
         let meta = meta(u64::try_from(self.models.len()).unwrap(), digest(&model));
         self.models.push(model);
-        if self.levels().publish(&changes, meta).is_err() {
+        if self.levels().publish(writes, meta).is_err() {
             self.reopen(0);
         }
     }
@@ -275,8 +275,8 @@ fn rows_that_change_often_leave_few_records() {
 fn a_drain_that_was_cut_short_without_its_record_is_damage() {
     let life = Life::new();
     life.stored.tables().left = Some(1);
-    let changes: Vec<_> = (0..400u32).map(|n| (n.to_be_bytes().to_vec(), Some(vec![7; 1500]))).collect();
-    life.levels().publish(&changes, meta(1, Digest::default())).unwrap();
+    let changes = (0..400u32).map(|n| (n.to_be_bytes().to_vec(), Some(vec![7; 1500])));
+    life.levels().publish(Writes::of(changes).unwrap(), meta(1, Digest::default())).unwrap();
     drop(life.levels().shared.wait_for_drain(life.levels().shared.writing()));
     assert_eq!(life.levels().make_durable().unwrap_err().to_string(), out().to_string());
     let open = || Levels::open(Arc::new(life.stored.after_loss(0)), life.dir.path(), LIMIT);

@@ -10,14 +10,14 @@ const SHORT: usize = 22;
 
 /// The bytes of a key, in place if they are few. It is hashed and compared as they are.
 #[derive(Clone, Debug)]
-pub(super) enum ShortKey {
+pub(crate) enum ShortKey {
     /// How many bytes, and the bytes, with zeros behind them.
     Short(u8, [u8; SHORT]),
     Long(Box<[u8]>),
 }
 
 impl ShortKey {
-    pub(super) fn of(bytes: &[u8]) -> Self {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
         let mut short = [0; SHORT];
         match (u8::try_from(bytes.len()), short.get_mut(..bytes.len())) {
             (Ok(len), Some(place)) => {

@@ -1,12 +1,13 @@
-//! A fast hash for the keys of rows in memory, with a seed of each map's own.
+//! A fast hash for the keys of rows in memory.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// Makes hashers that start with a seed.
-#[derive(Clone, Debug)]
-pub(super) struct KeyHashes(u64);
+/// Makes hashers that start with a seed. It is drawn at random: keys often come from outside, and whoever knew it could
+/// choose keys that all fall together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KeyHashes(u64);
 
 impl Default for KeyHashes {
     fn default() -> Self {
@@ -23,7 +24,7 @@ impl BuildHasher for KeyHashes {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct KeyHasher(u64);
+pub(crate) struct KeyHasher(u64);
 
 impl Hasher for KeyHasher {
     fn write(&mut self, bytes: &[u8]) {
