@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::Fold;
 use super::build::Most;
+use super::builder::FoldBy;
 use crate::batch::{Batch, Durability};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Position};
@@ -32,15 +35,24 @@ fn log(events: u32) -> Log {
     log
 }
 
+type Row = (u32, u8);
+
 /// Each event makes five rows of its own.
-fn fold() -> Fold<(u32, u8), u64> {
-    Fold::new("numbers", 1)
-        .map(|event| {
-            let number: u32 = event.decode()?;
-            Ok((0..5).map(|n| (number, n)).collect::<Vec<_>>())
-        })
-        .key_by(|row| *row)
-        .count()
+fn rows() -> FoldBy<Row, Row> {
+    let five = Fold::new("numbers", 1).map(|event| {
+        let number: u32 = event.decode()?;
+        Ok((0..5).map(|n| (number, n)).collect::<Vec<_>>())
+    });
+    five.key_by(|row| *row)
+}
+
+fn fold() -> Fold<Row, u64> {
+    rows().count()
+}
+
+/// What it keeps of each row is not all in place.
+fn texts() -> Fold<Row, String> {
+    rows().last(|row: &Row| format!("{row:?}"))
 }
 
 /// No rows, as of a position.
@@ -58,26 +70,36 @@ fn no_rows(checkpoint: u64) -> Arc<Version> {
     Levels::in_memory(Arc::new(MemoryRows::new()), meta, usize::MAX).version()
 }
 
-fn build(log: &Log, (after, to): (u64, u64), most: Most, stop: bool) -> Result<Option<Built>, Error> {
+fn build<S: Serialize + DeserializeOwned + Clone + Send + 'static>(
+    fold: &Fold<Row, S>,
+    log: &Log,
+    (after, to): (u64, u64),
+    most: Most,
+    stop: bool,
+) -> Result<Option<Built>, Error> {
     let (rows, stop) = (no_rows(after), AtomicBool::new(stop));
     let stretch =
         Stretch { catalog: &log.catalog, rows: &rows, to: Position::new(to), threads: 2, stop: &stop };
-    fold().build(&stretch, most)
+    fold.build(&stretch, most)
 }
 
 #[test]
 fn a_build_ends_early_when_there_are_enough_rows_or_bytes() {
     let log = log(200);
-    let end = |to, most| {
-        let built = build(&log, (3, to), most, false).unwrap().unwrap();
+    let check = |to, built: Result<Option<Built>, Error>| {
+        let built = built.unwrap().unwrap();
         assert_eq!(built.writes.len(), usize::try_from((built.to.get() - 3) * 5).unwrap());
         assert_eq!(built.digest.rows, (built.to.get() - 3) * 5);
+        assert!(built.to.get() <= to);
         built.to.get()
     };
+    let end = |to, most| check(to, build(&fold(), &log, (3, to), most, false));
     assert_eq!(end(200, ENOUGH), 200);
     assert_eq!(end(11, Most { rows: 40, ..ENOUGH }), 11, "two pieces of four events");
     assert_eq!(end(200, Most { rows: 40, ..ENOUGH }), 7, "the end of the first piece");
-    assert_eq!(end(200, Most { bytes: 1, ..ENOUGH }), 4, "at least one event");
+    assert_eq!(end(200, Most { bytes: 1, ..ENOUGH }), 200, "counts take no memory but in their rows");
+    let end_of_texts = |to, most| check(to, build(&texts(), &log, (3, to), most, false));
+    assert_eq!(end_of_texts(200, Most { bytes: 1, ..ENOUGH }), 4, "at least one event");
     assert_eq!(end(200, Most { rows: 0, ..ENOUGH }), 4);
     assert_eq!(end(4, ENOUGH), 4);
 }
@@ -85,7 +107,7 @@ fn a_build_ends_early_when_there_are_enough_rows_or_bytes() {
 #[test]
 fn a_build_that_is_stopped_or_closed_gives_nothing() {
     let log = log(20);
-    assert!(build(&log, (0, 20), ENOUGH, true).unwrap().is_none());
+    assert!(build(&fold(), &log, (0, 20), ENOUGH, true).unwrap().is_none());
     log.close().unwrap();
-    assert_eq!(build(&log, (0, 20), ENOUGH, false).unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(build(&fold(), &log, (0, 20), ENOUGH, false).unwrap_err().kind(), ErrorKind::Closed);
 }

@@ -81,6 +81,9 @@ pub(crate) fn targets(all: &[Measured]) -> Vec<Target> {
     targets
 }
 
+/// A replay of events that are folded apart and put together.
+const DECLARED: &str = "everfold, declared fold";
+
 /// Those of views.
 fn of_views(all: &[Measured]) -> Vec<Target> {
     let find = |key: &str| all.iter().find(|measured| measured.key == key);
@@ -99,6 +102,24 @@ fn of_views(all: &[Measured]) -> Vec<Target> {
             "replay into a view, rows repeat, over the best peer",
             over_best("replay-often"),
             3.0,
+        ),
+        target(
+            "declared_rare_over_best_peer",
+            "the same as a declared fold, rows rarely repeat, over the best peer",
+            find("replay-rare").and_then(|m| Some(m.row(DECLARED)?.over(m.best_peer(None)?))),
+            1.5,
+        ),
+        target(
+            "declared_often_over_best_peer",
+            "the same as a declared fold, rows repeat, over the best peer",
+            find("replay-often").and_then(|m| Some(m.row(DECLARED)?.over(m.best_peer(None)?))),
+            3.0,
+        ),
+        target(
+            "declared_over_serial",
+            "replay as a declared fold, on all cores, over one event after the other",
+            find("replay-rare").and_then(|m| Some(m.row(DECLARED)?.over(m.own()?))),
+            1.5,
         ),
         target(
             "replay_over_in_memory_fold",

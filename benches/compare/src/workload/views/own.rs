@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use everfold::{
-    ApplyError, Batch, Durability, Event, Expected, Options, Position, Projection, RecordedEvent, Store,
+    ApplyError, Batch, Durability, Event, Expected, Fold, Options, Position, Projection, RecordedEvent, Store,
     View, ViewBatch,
 };
 use tempfile::TempDir;
@@ -89,19 +89,29 @@ pub(super) fn replay(
         }
         Ok(rate)
     });
-    let serial = Contender::new("everfold", Kind::Own, move || {
-        let store = Store::open(dir.path())?;
-        let start = Instant::now();
-        let view = store.project(Sold::<0>)?;
-        view.wait_for(store.watermark(), WAIT)?;
-        view.sync()?;
-        let rate = count / start.elapsed().as_secs_f64();
-        check(&view, wanted)?;
-        store.drop_view("sold")?;
-        store.close()?;
-        Ok(rate)
-    });
-    Ok(vec![map, serial])
+    let build = |name, start: Start| {
+        let dir = dir.clone();
+        Contender::new(name, Kind::Own, move || {
+            let store = Store::open(dir.path())?;
+            let clock = Instant::now();
+            let view = start(&store)?;
+            view.wait_for(store.watermark(), WAIT)?;
+            view.sync()?;
+            let rate = count / clock.elapsed().as_secs_f64();
+            check(&view, wanted)?;
+            store.drop_view("sold")?;
+            store.close()?;
+            Ok(rate)
+        })
+    };
+    let declared = build("everfold, declared fold", |store| store.project_fold(declared()));
+    Ok(vec![map, build("everfold", |store| store.project(Sold::<0>)), declared])
+}
+
+/// The same sum, declared: built by as many threads as there are cores.
+fn declared() -> Fold<(u32, u32), i64> {
+    let bought = Fold::new("sold", 1).decode::<Purchase>();
+    bought.key_by(|bought| (bought.0, bought.1)).sum(|bought| bought.2 as i32)
 }
 
 /// How long it takes until an append has been applied, beside the append alone; the middle of many.
