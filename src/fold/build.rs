@@ -98,9 +98,7 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Fold<K, S
     ) -> Result<Option<Piece<S>>, Error> {
         let events = to.get().saturating_sub(after.get());
         let mut cursor = Cursor::forward(stretch.catalog.clone(), after).limit(events);
-        let room = usize::try_from(events / 2).unwrap_or(0).min(most.rows);
-        let mut rows =
-            InMap { map: HashMap::with_capacity_and_hasher(room, KeyHashes::default()), key: Vec::new() };
+        let mut rows = InMap { map: HashMap::default(), key: Vec::new() };
         let (mut done, mut bytes) = (after, 0);
         while done < to && (done == after || (rows.map.len() < most.rows && bytes < most.bytes)) {
             if stretch.stop.load(Ordering::Relaxed) {
