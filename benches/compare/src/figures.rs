@@ -69,8 +69,12 @@ impl Measured {
 
     /// The fastest of the other engines, or of those among them that are named.
     pub(crate) fn best_peer(&self, among: Option<&[&str]>) -> Option<&Row> {
-        let named = |row: &&Row| among.is_none_or(|names| names.contains(&row.name.as_str()));
-        let peers = self.rows.iter().filter(|row| row.kind == Kind::Peer).filter(named);
+        self.best_where(|name| among.is_none_or(|names| names.contains(&name)))
+    }
+
+    /// The fastest of the other engines whose names are wanted.
+    pub(crate) fn best_where(&self, is_wanted: impl Fn(&str) -> bool) -> Option<&Row> {
+        let peers = self.rows.iter().filter(|row| row.kind == Kind::Peer && is_wanted(&row.name));
         peers.max_by(|a, b| a.median().total_cmp(&b.median()))
     }
 }

@@ -3,7 +3,7 @@
 
 pub(crate) mod large;
 mod own;
-mod tables;
+pub(crate) mod tables;
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -13,6 +13,7 @@ use std::time::Instant;
 use super::{Contender, Kind, Setting, Workload};
 use crate::peer::Outcome;
 pub(crate) use own::{at_once, visible};
+use tables::{Events, Replay};
 
 /// What was bought: a customer, an item, how many.
 pub(crate) type Purchase = (u32, u32, i64);
@@ -64,15 +65,21 @@ pub(crate) fn often(setting: &Setting) -> Outcome<Workload> {
 fn replay(setting: &Setting, key: &'static str, title: &'static str, customers: u64) -> Outcome<Workload> {
     let purchases = Rc::new(purchases(1_000_000, customers));
     let wanted = tally(sums(&purchases));
+    let log = Rc::new(setting.directory()?);
+    own::fill(&log, &purchases)?;
     let mut contenders = vec![in_memory(purchases.clone(), wanted)];
-    contenders.extend(own::replay(setting, &purchases, wanted)?);
-    for batch in BATCHES {
-        contenders.push(tables::sqlite(setting, purchases.clone(), wanted, batch));
-        contenders.push(tables::redb(setting, purchases.clone(), wanted, batch));
-        contenders.push(tables::fjall(setting, purchases.clone(), wanted, batch));
+    contenders.extend(own::replay(&log, &purchases, wanted));
+    for events in [Events::Decoded(purchases.clone()), Events::Log(log)] {
+        for batch in BATCHES {
+            let replay = Replay { events: events.clone(), batch, wanted };
+            contenders.push(tables::sqlite(setting, replay.clone()));
+            contenders.push(tables::redb(setting, replay.clone()));
+            contenders.push(tables::fjall(setting, replay));
+        }
     }
     // It takes 20 s with smaller batches.
-    contenders.push(tables::sled(setting, purchases.clone(), wanted, 1_000_000));
+    let replay = Replay { events: Events::Decoded(purchases), batch: 1_000_000, wanted };
+    contenders.push(tables::sled(setting, replay));
     Ok(Workload { key, title, unit: "events/s", contenders })
 }
 

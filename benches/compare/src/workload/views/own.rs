@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use everfold::{
-    ApplyError, Batch, Durability, Event, Expected, Fold, Options, Position, Projection, RecordedEvent, Store,
-    View, ViewBatch,
+    ApplyError, Batch, Durability, Event, Expected, Fold, Options, Position, Projection, RecordedEvent,
+    Store, View, ViewBatch,
 };
 use tempfile::TempDir;
 
@@ -48,8 +48,8 @@ macro_rules! starts {
 
 const STARTS: [Start; 16] = starts!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
 
-/// A store of purchases.
-fn filled(dir: &TempDir, purchases: &[Purchase]) -> Outcome<()> {
+/// Makes a store of purchases.
+pub(super) fn fill(dir: &TempDir, purchases: &[Purchase]) -> Outcome<()> {
     let store = Store::open(dir.path())?;
     for chunk in purchases.chunks(1000) {
         let mut batch = Batch::new().durability(Durability::Deferred);
@@ -68,13 +68,7 @@ fn check(view: &View<(u32, u32), i64>, wanted: (u64, u64)) -> Outcome<()> {
 }
 
 /// A fold of the events in a log: into a map, and into a view that is durable.
-pub(super) fn replay(
-    setting: &Setting,
-    purchases: &Rc<Vec<Purchase>>,
-    wanted: (u64, u64),
-) -> Outcome<Vec<Contender>> {
-    let dir = Rc::new(setting.directory()?);
-    filled(&dir, purchases)?;
+pub(super) fn replay(dir: &Rc<TempDir>, purchases: &[Purchase], wanted: (u64, u64)) -> Vec<Contender> {
     let (log, count) = (dir.clone(), purchases.len() as f64);
     let map = Contender::new("HashMap, read from everfold's log", Kind::Raw, move || {
         let store = Options::new().read_only(true).open(log.path())?;
@@ -105,7 +99,7 @@ pub(super) fn replay(
         })
     };
     let declared = build("everfold, declared fold", |store| store.project_fold(declared()));
-    Ok(vec![map, build("everfold", |store| store.project(Sold::<0>)), declared])
+    vec![map, build("everfold", |store| store.project(Sold::<0>)), declared]
 }
 
 /// The same sum, declared: built by as many threads as there are cores.
@@ -157,7 +151,7 @@ fn latency(
 pub(crate) fn at_once(setting: &Setting) -> Outcome<Workload> {
     let dir = Rc::new(setting.directory()?);
     let purchases = purchases(300_000, 100);
-    filled(&dir, &purchases)?;
+    fill(&dir, &purchases)?;
     let contenders = [(1, "everfold, 1 projection", Kind::Raw), (16, "everfold, 16 projections", Kind::Own)];
     let contenders = contenders.map(|(count, name, kind)| {
         let dir = dir.clone();

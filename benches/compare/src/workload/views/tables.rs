@@ -1,12 +1,15 @@
 //! The same table in other engines. Each batch of events is folded in memory, and each row it changes is read and written
 //! once, in the order of the keys, together with the offset in one durable transaction.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
 
+use everfold::{Options, Position, Store};
 use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 use rusqlite::{Connection, params};
+use tempfile::TempDir;
 
 use super::{Purchase, sums, tally};
 use crate::peer::Outcome;
@@ -23,67 +26,93 @@ trait Table: Sized {
     fn rows(&self) -> Outcome<Added>;
 }
 
-fn contender<T: Table>(
-    setting: &Setting,
-    name: &str,
-    purchases: Rc<Vec<Purchase>>,
-    wanted: (u64, u64),
-    batch: usize,
-) -> Contender {
-    let setting = setting.clone();
-    Contender::new(format!("{name}, batches of {}", batch / 1000 * 1000), Kind::Peer, move || {
+/// At the end of the name of one who reads everfold's log.
+pub(crate) const OF_LOG: &str = " of everfold's log";
+
+/// Where the events come from.
+#[derive(Clone)]
+pub(super) enum Events {
+    /// They are in memory, decoded.
+    Decoded(Rc<Vec<Purchase>>),
+    /// They are read from everfold's log in this directory, as everfold has to read them.
+    Log(Rc<TempDir>),
+}
+
+/// What is brought into a table, how many events at a time, and what they come to.
+#[derive(Clone)]
+pub(super) struct Replay {
+    pub(super) events: Events,
+    pub(super) batch: usize,
+    pub(super) wanted: (u64, u64),
+}
+
+fn contender<T: Table>(setting: &Setting, name: &str, replay: Replay) -> Contender {
+    let (setting, of) = (setting.clone(), replay.batch / 1000 * 1000);
+    let source = match replay.events {
+        Events::Decoded(_) => "",
+        Events::Log(_) => OF_LOG,
+    };
+    Contender::new(format!("{name}, batches of {of}{source}"), Kind::Peer, move || {
         let dir = setting.directory()?;
         let mut table = T::open(dir.path())?;
-        let start = Instant::now();
-        let mut offset = 0;
-        for batch in purchases.chunks(batch) {
-            offset += batch.len() as u64;
-            let mut added: Added = sums(batch).into_iter().collect();
-            added.sort_unstable();
-            table.add(&added, offset)?;
-        }
-        let rate = purchases.len() as f64 / start.elapsed().as_secs_f64();
-        if tally(table.rows()?) != wanted {
+        let (start, count) = match &replay.events {
+            Events::Decoded(purchases) => (Instant::now(), decoded(&mut table, purchases, replay.batch)?),
+            Events::Log(log) => {
+                let store = Options::new().read_only(true).open(log.path())?;
+                (Instant::now(), read(&mut table, &store, replay.batch)?)
+            }
+        };
+        let rate = count as f64 / start.elapsed().as_secs_f64();
+        if tally(table.rows()?) != replay.wanted {
             return Err("the rows are wrong".into());
         }
         Ok(rate)
     })
 }
 
-pub(super) fn sqlite(
-    setting: &Setting,
-    purchases: Rc<Vec<Purchase>>,
-    wanted: (u64, u64),
-    batch: usize,
-) -> Contender {
-    contender::<Sqlite>(setting, "SQLite", purchases, wanted, batch)
+fn decoded(table: &mut impl Table, purchases: &[Purchase], batch: usize) -> Outcome<u64> {
+    let mut offset = 0;
+    for batch in purchases.chunks(batch) {
+        offset += batch.len() as u64;
+        add(table, sums(batch), offset)?;
+    }
+    Ok(offset)
 }
 
-pub(super) fn redb(
-    setting: &Setting,
-    purchases: Rc<Vec<Purchase>>,
-    wanted: (u64, u64),
-    batch: usize,
-) -> Contender {
-    contender::<Redb>(setting, "redb", purchases, wanted, batch)
+fn read(table: &mut impl Table, store: &Store, batch: usize) -> Outcome<u64> {
+    let (mut offset, mut sums) = (0, HashMap::new());
+    for event in store.read(Position::START) {
+        let (customer, item, quantity): Purchase = event?.decode()?;
+        *sums.entry((customer, item)).or_insert(0) += quantity;
+        offset += 1;
+        if offset % batch as u64 == 0 {
+            add(table, std::mem::take(&mut sums), offset)?;
+        }
+    }
+    add(table, sums, offset)?;
+    Ok(offset)
 }
 
-pub(super) fn fjall(
-    setting: &Setting,
-    purchases: Rc<Vec<Purchase>>,
-    wanted: (u64, u64),
-    batch: usize,
-) -> Contender {
-    contender::<Fjall>(setting, "fjall", purchases, wanted, batch)
+fn add(table: &mut impl Table, sums: HashMap<(u32, u32), i64>, offset: u64) -> Outcome<()> {
+    let mut added: Added = sums.into_iter().collect();
+    added.sort_unstable();
+    table.add(&added, offset)
 }
 
-pub(super) fn sled(
-    setting: &Setting,
-    purchases: Rc<Vec<Purchase>>,
-    wanted: (u64, u64),
-    batch: usize,
-) -> Contender {
-    contender::<Sled>(setting, "sled", purchases, wanted, batch)
+pub(super) fn sqlite(setting: &Setting, replay: Replay) -> Contender {
+    contender::<Sqlite>(setting, "SQLite", replay)
+}
+
+pub(super) fn redb(setting: &Setting, replay: Replay) -> Contender {
+    contender::<Redb>(setting, "redb", replay)
+}
+
+pub(super) fn fjall(setting: &Setting, replay: Replay) -> Contender {
+    contender::<Fjall>(setting, "fjall", replay)
+}
+
+pub(super) fn sled(setting: &Setting, replay: Replay) -> Contender {
+    contender::<Sled>(setting, "sled", replay)
 }
 
 struct Sqlite(Connection);
