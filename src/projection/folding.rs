@@ -4,7 +4,7 @@
 //! has its effect exactly once.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::batch::{Finished, ViewBatch};
@@ -230,7 +230,7 @@ impl<R: Runs> Folding<R> {
                 }
             }
             let look = at.position.get().is_multiple_of(EVENTS_PER_LOOK);
-            if look && started.elapsed() >= within {
+            if look && (started.elapsed() >= within || self.is_waited_for()) {
                 break;
             }
         }
@@ -238,6 +238,11 @@ impl<R: Runs> Folding<R> {
             self.pace.grow();
         }
         Ok(())
+    }
+
+    /// Whether somebody waits for the end of the turn.
+    fn is_waited_for(&self) -> bool {
+        self.fold.stop.load(Ordering::Acquire) || !self.fold.state.inbox.is_empty()
     }
 
     /// Applies the events from the checkpoint up to a position, which were applied before, and writes. Returns whether

@@ -217,18 +217,46 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
         Ok(held)
     }
 
-    fn finish_row(&mut self, rows: &Version, number: usize, out: &mut Out) -> Result<Net, Error> {
+    /// Asks for the rows that were changed without being read. In the order of their keys, neighbours cost no more than
+    /// one of them.
+    fn load_unknown(&mut self, rows: &Version) -> Result<(), Error> {
+        let is_unknown = |number: &usize| {
+            let stored = self.held.stored.get(*number);
+            matches!(stored, Some(Stored::Unknown))
+                && self.held.rows.get(*number).is_some_and(|held| held.changed)
+        };
+        let mut unknown: Vec<usize> = (0..self.held.rows.len()).filter(is_unknown).collect();
+        let mut lookups = rows.lookups();
+        if lookups.may_find() {
+            let key = |number: &usize| self.held.rows.get(*number).map(|held| &held.key);
+            unknown.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
+        }
+        for number in unknown {
+            let Some((held, stored)) = self.held.rows.get(number).zip(self.held.stored.get_mut(number))
+            else {
+                continue;
+            };
+            let value = lookups.get(&held.key)?;
+            *stored = Stored::Known(value.as_deref().map(|value| RowHash::of(&held.key, value)));
+            if !self.indexes.is_empty() {
+                let len = self.stored_values.len().max(number + 1);
+                self.stored_values.resize(len, None);
+                if let Some(place) = self.stored_values.get_mut(number) {
+                    *place = value;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish_row(&mut self, number: usize, out: &mut Out) -> Result<Net, Error> {
         let Some(held) = self.held.rows.get(number).filter(|held| held.changed) else {
             return Ok(Net::default());
         };
-        let mut stored = self.stored_values.get_mut(number).and_then(Option::take);
-        let hash = match self.held.stored.get(number) {
-            Some(Stored::Known(hash)) => *hash,
-            _ => {
-                stored = rows.get(&held.key)?;
-                stored.as_deref().map(|value| RowHash::of(&held.key, value))
-            }
+        let Some(Stored::Known(hash)) = self.held.stored.get(number).copied() else {
+            return Ok(Net::default());
         };
+        let stored = self.stored_values.get_mut(number).and_then(Option::take);
         let net = Net { added: u64::from(held.value.is_some()), removed: u64::from(hash.is_some()) };
         if net == Net::default() {
             return Ok(net);
@@ -356,9 +384,10 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> AnyTable for Tabl
     }
 
     fn finish(&mut self, rows: &Version, out: &mut Out) -> Result<Net, Error> {
+        self.load_unknown(rows)?;
         let mut net = Net::default();
         for number in 0..self.held.rows.len() {
-            let Net { added, removed } = self.finish_row(rows, number, out)?;
+            let Net { added, removed } = self.finish_row(number, out)?;
             net = Net { added: net.added + added, removed: net.removed + removed };
         }
         Ok(net)

@@ -56,6 +56,10 @@ impl Inbox {
         answer
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue().asked.is_empty()
+    }
+
     pub(crate) fn take(&self) -> Option<Asked> {
         self.queue().asked.pop_front()
     }

@@ -6,18 +6,17 @@
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
-/// The hash of one row, in two halves: many are kept, beside what needs no alignment of 16.
+/// The hash of one row, as bytes: many are kept, beside what needs no alignment of 16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RowHash(u64, u64);
+pub(crate) struct RowHash([u8; 16]);
 
 impl RowHash {
     pub(crate) fn of(key: &[u8], value: &[u8]) -> Self {
-        let hash = xxh3_128_with_seed(value, xxh3_64(key));
-        RowHash((hash >> 64) as u64, hash as u64)
+        RowHash(xxh3_128_with_seed(value, xxh3_64(key)).to_le_bytes())
     }
 
     fn number(self) -> u128 {
-        u128::from(self.0) << 64 | u128::from(self.1)
+        u128::from_le_bytes(self.0)
     }
 }
 

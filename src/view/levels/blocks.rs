@@ -48,7 +48,8 @@ pub(super) struct Said {
 }
 
 /// A block: where it begins, and its rows.
-struct Block {
+#[derive(Debug)]
+pub(super) struct Block {
     fence: Vec<u8>,
     rows: Run,
 }
@@ -79,6 +80,12 @@ fn verified((key, value): &Row) -> Result<Option<Packed<'_>>, Error> {
 }
 
 impl Block {
+    /// Whether a key is not before the block, nor behind its last row.
+    fn spans(&self, key: &[u8]) -> bool {
+        let last = self.rows.len().checked_sub(1).and_then(|last| self.rows.key(last));
+        self.fence.as_slice() <= key && last.is_some_and(|last| key <= last)
+    }
+
     fn decode(stored: &Row) -> Result<Option<Self>, Error> {
         let Some((fence, rows)) = verified(stored)? else { return Ok(None) };
         let rows = Run::parse(rows.to_vec()).ok_or_else(|| damaged("a block holds no rows"))?;
@@ -115,7 +122,7 @@ impl Blocks {
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        if !self.any.load(Ordering::Acquire) {
+        if !self.may_have_any() {
             return Ok(None);
         }
         let Some(stored) = self.stored.floor(Bound::Included(&stored_key(key)))? else { return Ok(None) };
@@ -123,6 +130,23 @@ impl Blocks {
         Run::find(rows, key)
             .map(|value| value.map(<[u8]>::to_vec))
             .ok_or_else(|| damaged("a block holds no rows"))
+    }
+
+    /// Whether there may be any rows.
+    pub(super) fn may_have_any(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
+    /// The value of a key, from the block that was read for the last one if that is the same.
+    pub(super) fn get_near(&self, key: &[u8], near: &mut Option<Block>) -> Result<Option<Vec<u8>>, Error> {
+        if !self.may_have_any() {
+            return Ok(None);
+        }
+        if !near.as_ref().is_some_and(|block| block.spans(key)) {
+            *near = self.block_of(key)?;
+        }
+        let found = near.as_ref().and_then(|block| block.rows.get(key)).flatten();
+        Ok(found.map(<[u8]>::to_vec))
     }
 
     /// The block that a key belongs to, if any block begins before it.

@@ -123,6 +123,12 @@ fn check(version: &Version, model: &Model) {
     for key in model.keys().take(20).cloned().chain([vec![], vec![0], vec![1, 2], vec![0xFF; 4]]) {
         assert_eq!(version.get(&key).unwrap().as_ref(), model.get(&key));
     }
+    let between = model.keys().flat_map(|key| [key.clone(), [key.as_slice(), &[0]].concat()]);
+    let mut lookups = version.lookups();
+    assert!(lookups.may_find() || model.is_empty());
+    for key in between {
+        assert_eq!(lookups.get(&key).unwrap().as_ref(), model.get(&key));
+    }
 }
 
 /// One life of rows between two openings: what is published, and which version is kept to be read later.

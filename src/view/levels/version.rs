@@ -7,7 +7,7 @@
 use std::ops::Bound;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use super::blocks::Blocks;
+use super::blocks::{Block, Blocks};
 use super::merge::Merged;
 use super::run::Run;
 use crate::error::Error;
@@ -44,6 +44,28 @@ impl Epoch {
     }
 }
 
+/// Several keys being looked up. The block of the last one is kept.
+#[derive(Debug)]
+pub(crate) struct Lookups<'a> {
+    version: &'a Version,
+    near: Option<Block>,
+}
+
+impl Lookups<'_> {
+    /// Whether there are any rows.
+    pub(crate) fn may_find(&self) -> bool {
+        !self.version.runs.is_empty() || self.version.bottom.may_have_any()
+    }
+
+    /// The value of a key.
+    pub(crate) fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        match self.version.in_runs(key) {
+            Some(value) => Ok(value),
+            None => Ok(self.version.as_it_was(key, self.version.bottom.get_near(key, &mut self.near)?)),
+        }
+    }
+}
+
 /// The rows as of one checkpoint, whatever is written later.
 #[derive(Clone, Debug)]
 pub(crate) struct Version {
@@ -62,13 +84,26 @@ impl Version {
 
     /// The value of a key.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        if let Some(value) = self.runs.iter().find_map(|run| run.get(key)) {
-            return Ok(value.map(<[u8]>::to_vec));
+        match self.in_runs(key) {
+            Some(value) => Ok(value),
+            None => Ok(self.as_it_was(key, self.bottom.get(key)?)),
         }
-        let found = self.bottom.get(key)?;
-        // After the bottom level was read: what has changed it was kept before.
+    }
+
+    /// Looks up several keys, best in their order.
+    pub(crate) fn lookups(&self) -> Lookups<'_> {
+        Lookups { version: self, near: None }
+    }
+
+    fn in_runs(&self, key: &[u8]) -> Option<Option<Vec<u8>>> {
+        self.runs.iter().find_map(|run| run.get(key)).map(|value| value.map(<[u8]>::to_vec))
+    }
+
+    /// What a key was before drains changed the bottom level, which was read already: what has changed it was kept
+    /// before.
+    fn as_it_was(&self, key: &[u8], found: Option<Vec<u8>>) -> Option<Vec<u8>> {
         let before = self.overwritten().iter().find_map(|run| Some(run.get(key)?.map(<[u8]>::to_vec)));
-        Ok(before.unwrap_or(found))
+        before.unwrap_or(found)
     }
 
     /// Whether there is a row of a key.
