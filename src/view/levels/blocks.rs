@@ -11,8 +11,8 @@
 
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::filter::Filters;
 use super::run::{Run, RunRow};
 use crate::error::{Error, ErrorKind};
 use crate::event::Position;
@@ -35,8 +35,8 @@ const BLOCKS_PER_WRITE: usize = 96;
 #[derive(Clone, Debug)]
 pub(super) struct Blocks {
     stored: Arc<dyn Rows>,
-    /// Whether there may be any: a view that is built for the first time asks for many rows that are not there.
-    any: Arc<AtomicBool>,
+    /// A view that is built for the first time asks for many rows that are not there.
+    filters: Arc<Filters>,
 }
 
 /// What the key-value store says of itself.
@@ -95,10 +95,21 @@ impl Block {
 
 impl Blocks {
     pub(super) fn over(stored: Arc<dyn Rows>) -> Self {
-        let last = stored.floor(Bound::Unbounded);
-        // An error will be met again by whoever reads.
-        let any = last.map_or(true, |last| last.is_some_and(|(key, _)| key.starts_with(&[BLOCK])));
-        Blocks { stored, any: Arc::new(AtomicBool::new(any)) }
+        let filters = match stored.floor(Bound::Unbounded) {
+            Ok(None) => Filters::of_nothing(),
+            Ok(Some(last)) => match Block::decode(&last) {
+                Ok(None) => Filters::of_nothing(),
+                Ok(Some(only)) if only.fence.is_empty() => {
+                    let filters = Filters::of_nothing();
+                    filters.add(only.rows.filter());
+                    filters
+                }
+                _ => Filters::of_anything(),
+            },
+            // The error will be met again by whoever reads.
+            Err(_) => Filters::of_anything(),
+        };
+        Blocks { stored, filters: Arc::new(filters) }
     }
 
     /// What is said of the rows, where anything is.
@@ -122,7 +133,7 @@ impl Blocks {
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        if !self.may_have_any() {
+        if !self.filters.may_have(key) {
             return Ok(None);
         }
         let Some(stored) = self.stored.floor(Bound::Included(&stored_key(key)))? else { return Ok(None) };
@@ -134,12 +145,12 @@ impl Blocks {
 
     /// Whether there may be any rows.
     pub(super) fn may_have_any(&self) -> bool {
-        self.any.load(Ordering::Acquire)
+        self.filters.may_have_any()
     }
 
     /// The value of a key, from the block that was read for the last one if that is the same.
     pub(super) fn get_near(&self, key: &[u8], near: &mut Option<Block>) -> Result<Option<Vec<u8>>, Error> {
-        if !self.may_have_any() {
+        if !self.filters.may_have(key) {
             return Ok(None);
         }
         if !near.as_ref().is_some_and(|block| block.spans(key)) {
@@ -211,9 +222,14 @@ impl Blocks {
         self.stored.floor(to)?.as_ref().map_or(Ok(None), Block::decode)
     }
 
+    /// These rows are about to be written.
+    pub(super) fn expect(&self, rows: &Run) {
+        self.filters.add(rows.filter());
+    }
+
     /// Writes changes in the order of their keys, so that a crash at any time leaves either none of them, or some of
     /// them and the mark of a drain to the checkpoint of `meta`. `overwritten` is told what the rows were, before they
-    /// are changed.
+    /// are changed. The rows are [expected](Self::expect) before.
     pub(super) fn drain<'a>(
         &self,
         changes: impl Iterator<Item = RunRow<'a>>,
@@ -221,7 +237,6 @@ impl Blocks {
         mut overwritten: impl FnMut(Run),
         mut go_on: impl FnMut() -> bool,
     ) -> Result<bool, Error> {
-        self.any.store(true, Ordering::Release);
         let mut changes = changes.peekable();
         let mark = [&meta.checkpoint.get().to_le_bytes()[..], &meta.turns.to_le_bytes()].concat();
         let mut writes: Vec<Change> = vec![(DRAINING_KEY.to_vec(), Some(mark))];

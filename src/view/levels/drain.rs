@@ -56,6 +56,7 @@ impl Shared {
 
     /// Whether it came to its end.
     fn drain(&self, drain: &Drain) -> Result<bool, Error> {
+        drain.runs.iter().for_each(|run| self.bottom.expect(run));
         let (runs, all) = (drain.runs.iter().map(|run| &**run), &Bound::Unbounded);
         let keep = |rows| {
             // Versions of that time are made no more: when there is none, none will want the rows.

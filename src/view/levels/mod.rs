@@ -8,6 +8,7 @@
 
 mod blocks;
 mod drain;
+mod filter;
 mod merge;
 mod redo;
 mod redo_files;

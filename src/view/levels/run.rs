@@ -8,9 +8,9 @@
 use std::cmp::Ordering;
 use std::num::TryFromIntError;
 use std::ops::{Bound, Range};
+use std::sync::Arc;
 
-use xxhash_rust::xxh3::xxh3_64;
-
+use super::filter::Filter;
 use crate::error::{Error, ErrorKind};
 use crate::log::layout::{u16_at, u32_at};
 use crate::view::rows::{KEY_LIMIT, VALUE_LIMIT};
@@ -28,7 +28,7 @@ pub(crate) struct Run {
     bytes: Vec<u8>,
     /// Where each row starts.
     starts: Vec<u32>,
-    filter: Filter,
+    filter: Arc<Filter>,
 }
 
 /// A row of a run: a key and its value, or none where it is removed.
@@ -37,13 +37,13 @@ pub(crate) type RunRow<'a> = (&'a [u8], Option<&'a [u8]>);
 impl Run {
     /// Rows that were packed in the order of their keys, one for each key, and where each starts.
     pub(super) fn packed(bytes: Vec<u8>, starts: Vec<u32>) -> Self {
-        let mut run = Run { bytes, starts, filter: Filter::default() };
+        let mut run = Run { bytes, starts, filter: Arc::default() };
         run.finish();
         run
     }
 
     pub(crate) fn with_room(rows: usize, bytes: usize) -> Self {
-        Run { bytes: Vec::with_capacity(bytes), starts: Vec::with_capacity(rows), filter: Filter::default() }
+        Run { bytes: Vec::with_capacity(bytes), starts: Vec::with_capacity(rows), filter: Arc::default() }
     }
 
     /// Adds a row with a key beyond those before. The rows can be looked up after [`finish`](Self::finish).
@@ -76,10 +76,9 @@ impl Run {
 
     /// Makes the rows ready to be looked up.
     pub(crate) fn finish(&mut self) {
-        self.filter = match self.starts.len() {
-            ..FILTERED_ROWS => Filter::default(),
-            rows => Filter::of(rows, (0..rows).filter_map(|at| Some(self.row(at)?.0))),
-        };
+        if self.len() >= FILTERED_ROWS {
+            self.filter = Arc::new(self.new_filter());
+        }
     }
 
     /// Rows that were packed before; none when these are not the bytes of any.
@@ -105,9 +104,21 @@ impl Run {
             last = Some(key);
         }
         (at == bytes.len()).then_some(())?;
-        let mut run = Run { bytes, starts, filter: Filter::default() };
+        let mut run = Run { bytes, starts, filter: Arc::default() };
         run.finish();
         Some(run)
+    }
+
+    fn new_filter(&self) -> Filter {
+        Filter::of(self.len(), (0..self.len()).filter_map(|number| self.key(number)))
+    }
+
+    /// What tells that a key is none of these, however few there are.
+    pub(super) fn filter(&self) -> Arc<Filter> {
+        match self.filter.size() {
+            0 => Arc::new(self.new_filter()),
+            _ => self.filter.clone(),
+        }
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -125,7 +136,7 @@ impl Run {
 
     /// Bytes in memory.
     pub(crate) fn size(&self) -> usize {
-        self.bytes.len() + self.starts.len() * 4 + self.filter.words.len() * 8
+        self.bytes.len() + self.starts.len() * 4 + self.filter.size()
     }
 
     /// The key of the row of this number.
@@ -237,44 +248,6 @@ pub(super) fn key_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
 pub(super) fn too_large(_: TryFromIntError) -> Error {
     let limit = u64::from(u32::MAX);
     Error::new(ErrorKind::TooLarge { limit }, "the rows changed at once have more than 4 GiB")
-}
-
-/// Tells of most keys that are not there that they are not (a Bloom filter whose bits for a key are all in one word).
-#[derive(Clone, Debug, Default)]
-struct Filter {
-    /// None: any key may be there.
-    words: Vec<u64>,
-}
-
-impl Filter {
-    fn of<'a>(rows: usize, keys: impl Iterator<Item = &'a [u8]>) -> Self {
-        let mut filter = Filter { words: vec![0; rows / 4 + 1] };
-        for key in keys {
-            let (word, bits) = filter.place(key);
-            if let Some(word) = filter.words.get_mut(word) {
-                *word |= bits;
-            }
-        }
-        filter
-    }
-
-    fn may_have(&self, key: &[u8]) -> bool {
-        if self.words.is_empty() {
-            return true;
-        }
-        let (word, bits) = self.place(key);
-        self.words.get(word).is_none_or(|word| word & bits == bits)
-    }
-
-    /// The number of a key's word, and its bits there.
-    fn place(&self, key: &[u8]) -> (usize, u64) {
-        let hash = xxh3_64(key);
-        let words = u64::try_from(self.words.len()).unwrap_or(u64::MAX);
-        // The upper half of the hash chooses the word, the lower bits choose bits in it.
-        let word = usize::try_from(((hash >> 32) * words) >> 32).unwrap_or(0);
-        let bits = [0, 6, 12, 18].into_iter().fold(0, |bits, shift| bits | 1 << (hash >> shift & 63));
-        (word, bits)
-    }
 }
 
 /// Changes, in any order.

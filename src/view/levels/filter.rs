@@ -1,0 +1,136 @@
+//! What tells of most keys that are not there that they are not, without looking for them.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Filters of many runs may take so much memory; then nothing is told any more.
+const MOST_BYTES: usize = 32 << 20;
+
+/// Of the keys of one run: a Bloom filter whose bits for a key are all in one word.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Filter {
+    /// None: any key may be there.
+    words: Vec<u64>,
+}
+
+impl Filter {
+    pub(super) fn of<'a>(rows: usize, keys: impl Iterator<Item = &'a [u8]>) -> Self {
+        let mut filter = Filter { words: vec![0; rows / 4 + 1] };
+        for key in keys {
+            let (word, bits) = filter.place(xxh3_64(key));
+            if let Some(word) = filter.words.get_mut(word) {
+                *word |= bits;
+            }
+        }
+        filter
+    }
+
+    pub(super) fn may_have(&self, key: &[u8]) -> bool {
+        self.words.is_empty() || self.may_have_hash(xxh3_64(key))
+    }
+
+    fn may_have_hash(&self, hash: u64) -> bool {
+        let (word, bits) = self.place(hash);
+        self.words.get(word).is_none_or(|word| word & bits == bits)
+    }
+
+    /// Bytes in memory.
+    pub(super) fn size(&self) -> usize {
+        self.words.len() * 8
+    }
+
+    /// The number of a key's word, and its bits there.
+    fn place(&self, hash: u64) -> (usize, u64) {
+        let words = u64::try_from(self.words.len()).unwrap_or(u64::MAX);
+        // The upper half of the hash chooses the word, the lower bits choose bits in it.
+        let word = usize::try_from(((hash >> 32) * words) >> 32).unwrap_or(0);
+        let bits = [0, 6, 12, 18].into_iter().fold(0, |bits, shift| bits | 1 << (hash >> shift & 63));
+        (word, bits)
+    }
+}
+
+/// Of all keys that were ever put in a place, if that is known from the first on.
+#[derive(Debug)]
+pub(super) struct Filters(RwLock<Option<Vec<Arc<Filter>>>>);
+
+impl Filters {
+    /// Nothing is there yet.
+    pub(super) fn of_nothing() -> Self {
+        Filters(RwLock::new(Some(Vec::new())))
+    }
+
+    /// Nobody knows what is there.
+    pub(super) fn of_anything() -> Self {
+        Filters(RwLock::new(None))
+    }
+
+    /// From now on these keys may be there, too.
+    pub(super) fn add(&self, filter: Arc<Filter>) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(filters) = &mut *known else { return };
+        filters.push(filter);
+        if filters.iter().map(|filter| filter.size()).sum::<usize>() > MOST_BYTES {
+            *known = None;
+        }
+    }
+
+    pub(super) fn may_have(&self, key: &[u8]) -> bool {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(filters) = &*known else { return true };
+        if filters.is_empty() {
+            return false;
+        }
+        let hash = xxh3_64(key);
+        filters.iter().any(|filter| filter.words.is_empty() || filter.may_have_hash(hash))
+    }
+
+    /// Whether there may be any key.
+    pub(super) fn may_have_any(&self) -> bool {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .is_none_or(|filters| !filters.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(from: u32, count: u32) -> Vec<[u8; 4]> {
+        (from..from + count).map(u32::to_be_bytes).collect()
+    }
+
+    fn filter(keys: &[[u8; 4]]) -> Arc<Filter> {
+        Arc::new(Filter::of(keys.len(), keys.iter().map(<[u8; 4]>::as_slice)))
+    }
+
+    #[test]
+    fn what_was_put_is_never_denied_and_most_of_the_rest_is() {
+        let filters = Filters::of_nothing();
+        assert!(!filters.may_have(b"key") && !filters.may_have_any());
+        for from in [0, 10_000, 20_000] {
+            filters.add(filter(&keys(from, 1000)));
+        }
+        for from in [0, 10_000, 20_000] {
+            assert!(keys(from, 1000).iter().all(|key| filters.may_have(key)));
+        }
+        let taken_for_there = keys(50_000, 10_000).iter().filter(|key| filters.may_have(*key)).count();
+        assert!(taken_for_there < 1500, "{taken_for_there}");
+        filters.add(Arc::default());
+        assert!(filters.may_have(b"key"), "one that tells nothing");
+        assert!(Filters::of_anything().may_have(b"key"));
+    }
+
+    #[test]
+    fn filters_that_take_too_much_memory_tell_nothing() {
+        let filters = Filters::of_nothing();
+        let large = Arc::new(Filter { words: vec![0; MOST_BYTES / 8] });
+        filters.add(large.clone());
+        assert!(!filters.may_have(b"key"));
+        filters.add(large);
+        assert!(filters.may_have(b"key"));
+    }
+}
