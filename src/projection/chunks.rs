@@ -248,6 +248,11 @@ impl Drop for Reading<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::{Batch, Durability};
+    use crate::event::Event;
+    use crate::log::Log;
+    use crate::options::Options;
+    use crate::storage::memory::MemoryStorage;
 
     fn keep(kept: &mut Kept, first: u64, bytes: usize) {
         let first = Position::new(first);
@@ -266,6 +271,46 @@ mod tests {
         kept.chunks.push(Slot { first: Position::new(5), chunk: None });
         keep(&mut kept, 9, 1);
         assert_eq!(kept.chunks.len(), 2, "what is being read stays");
+    }
+
+    /// A log with one event for each position.
+    fn log(events: u64) -> Log {
+        let log = Log::open(Arc::new(MemoryStorage::new()), &Options::new()).unwrap();
+        let batch = (0..events).fold(Batch::new().durability(Durability::Durable), |batch, number| {
+            batch.event("s", Event::bincode("numbered", &number).unwrap())
+        });
+        log.append(&batch).unwrap();
+        log
+    }
+
+    #[test]
+    fn what_follows_is_read_ahead_until_nobody_reads_any_more() {
+        let (log, chunks) = (log(LEAST_AHEAD + EVENTS), Arc::new(Chunks::default()));
+        let first = |number: u64| Position::new(number * EVENTS + 1);
+        let get = |number: u64| chunks.get(&log.catalog, first(number), true).unwrap();
+        chunks.begin();
+        assert_eq!(get(0).event(first(0)).unwrap().position(), first(0));
+        let ahead = || (1..=AHEAD).all(|number| chunks.get(&log.catalog, first(number), false).is_some());
+        while !ahead() {
+            thread::yield_now();
+        }
+        assert_eq!(get(1).event(first(1)).unwrap().position(), first(1));
+        chunks.end();
+        let kept = chunks.kept();
+        assert!(kept.reader.is_none() && kept.chunks.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_read_ahead_near_the_end_or_for_many() {
+        let (log, chunks) = (log(LEAST_AHEAD), Arc::new(Chunks::default()));
+        chunks.begin();
+        chunks.get(&log.catalog, Position::new(EVENTS + 1), true).unwrap();
+        assert!(chunks.kept().reader.is_none());
+        chunks.begin();
+        chunks.begin();
+        chunks.get(&log.catalog, Position::new(1), true).unwrap();
+        assert!(chunks.kept().reader.is_none());
+        (0..3).for_each(|_| chunks.end());
     }
 
     #[test]
