@@ -13,7 +13,7 @@ use crate::view::meta::{Place, ViewMeta};
 
 const MAGIC: &[u8; 6] = b"EFREDO";
 const FORMAT: u16 = 1;
-const HEADER: usize = 36;
+pub(super) const HEADER: usize = 36;
 
 /// What is read back of a record.
 #[derive(Debug)]
@@ -42,17 +42,38 @@ pub(super) fn encode(before: Place, meta: &ViewMeta, rows: &Run) -> [Vec<u8>; 2]
     [head, crc.finalize().to_le_bytes().to_vec()]
 }
 
+/// Where the parts of a record are, as its header tells.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Extent {
+    rows_at: usize,
+    end: usize,
+}
+
+impl Extent {
+    /// None: these are not the first bytes of a record.
+    pub(super) fn of(header: &[u8]) -> Option<Self> {
+        let head = header.get(..32)?;
+        let known = head.starts_with(MAGIC) && u16_at(head, 6) == Some(FORMAT);
+        (known && u32_at(header, 32) == Some(crc32fast::hash(head))).then_some(())?;
+        // No run has more.
+        let rows_len = u32::try_from(u64_at(header, 16)?).ok()?;
+        let rows_at = HEADER.checked_add(usize::try_from(u32_at(header, 24)?).ok()?)?;
+        Some(Extent { rows_at, end: rows_at.checked_add(usize::try_from(rows_len).ok()?)? })
+    }
+
+    /// How many bytes the record has.
+    pub(super) fn len(self) -> Option<usize> {
+        self.end.checked_add(4)
+    }
+}
+
 impl Redo {
     /// None: these are not the bytes of a whole record.
     pub(super) fn decode(mut bytes: Vec<u8>) -> Option<Self> {
-        let head = bytes.get(..32)?;
-        let known = head.starts_with(MAGIC) && u16_at(head, 6) == Some(FORMAT);
-        (known && u32_at(&bytes, 32) == Some(crc32fast::hash(head))).then_some(())?;
+        let extent = Extent::of(&bytes)?;
+        (extent.len() == Some(bytes.len())).then_some(())?;
+        let Extent { rows_at, end } = extent;
         let before = Place { checkpoint: Position::new(u64_at(&bytes, 8)?), turns: u32_at(&bytes, 28)? };
-        let rows_len = usize::try_from(u64_at(&bytes, 16)?).ok()?;
-        let rows_at = HEADER.checked_add(usize::try_from(u32_at(&bytes, 24)?).ok()?)?;
-        let end = rows_at.checked_add(rows_len)?;
-        (end.checked_add(4) == Some(bytes.len())).then_some(())?;
         (u32_at(&bytes, end)? == crc32fast::hash(bytes.get(HEADER..end)?)).then_some(())?;
         let meta = ViewMeta::decode(bytes.get(HEADER..rows_at)?)?;
         bytes.truncate(end);

@@ -1,10 +1,10 @@
 //! Redo records in files, beside the key-value store: `redo-00000001`, `redo-00000002`, …
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::redo::{Redo, encode};
+use super::redo::{Extent, HEADER, Redo, encode};
 use super::run::Run;
 use crate::error::Error;
 use crate::view::directory;
@@ -57,10 +57,19 @@ impl RedoFiles {
 
     fn read(&self, number: u64) -> io::Result<Option<Redo>> {
         let path = self.path(number);
-        if !fs::symlink_metadata(&path)?.is_file() {
+        let found = fs::symlink_metadata(&path)?;
+        if !found.is_file() {
             return Ok(None);
         }
-        Ok(Redo::decode(fs::read(path)?))
+        // A file that is no record may be of any size.
+        let mut header = Vec::with_capacity(HEADER);
+        let limit = u64::try_from(HEADER).unwrap_or(u64::MAX);
+        File::open(&path)?.take(limit).read_to_end(&mut header)?;
+        let said = Extent::of(&header).and_then(Extent::len).and_then(|len| u64::try_from(len).ok());
+        match said == Some(found.len()) {
+            true => Ok(Redo::decode(fs::read(path)?)),
+            false => Ok(None),
+        }
     }
 
     fn path(&self, number: u64) -> PathBuf {

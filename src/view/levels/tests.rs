@@ -308,3 +308,15 @@ fn what_drains_overwrite_is_kept_for_those_who_read_it_and_for_no_others() {
     assert!(before.epoch.kept() > 0);
     assert_eq!(levels.version().epoch.kept(), 0, "nobody reads what was there since");
 }
+
+#[test]
+fn a_huge_file_that_is_no_record_is_not_read() {
+    let life = Life::new();
+    std::fs::File::create(life.dir.path().join("redo-00000007")).unwrap().set_len(1 << 40).unwrap();
+    let levels = Levels::open(life.stored.clone(), life.dir.path(), LIMIT).unwrap();
+    levels.publish(Writes::of([(vec![1], Some(vec![2]))]).unwrap(), meta(1, Digest::default())).unwrap();
+    levels.make_durable().unwrap();
+    drop(levels);
+    let found = Levels::open(life.stored.clone(), life.dir.path(), LIMIT).unwrap().version();
+    assert_eq!(found.get(&[1]).unwrap(), Some(vec![2]));
+}
