@@ -98,7 +98,7 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Fold<K, S
     ) -> Result<Option<Piece<S>>, Error> {
         let events = to.get().saturating_sub(after.get());
         let mut cursor = Cursor::forward(stretch.catalog.clone(), after).limit(events);
-        let mut rows = InMap { map: HashMap::default(), key: Vec::new() };
+        let mut rows = InMap { map: HashMap::default(), key: Vec::new(), keys_elsewhere: 0 };
         let (mut done, mut bytes) = (after, 0);
         while done < to && (done == after || (rows.map.len() < most.rows && bytes < most.bytes)) {
             if stretch.stop.load(Ordering::Relaxed) {
@@ -109,9 +109,13 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Fold<K, S
                 Err(Error::new(ErrorKind::Io, message))
             })?;
             done = event.position();
-            // What states have elsewhere comes from the events.
-            bytes += if mem::needs_drop::<S>() { event.record_len() } else { 0 };
+            let keys = rows.keys_elsewhere;
             self.apply(&event, &mut rows).map_err(|error| self.failed(&event, &error))?;
+            // What states have elsewhere comes from the events.
+            bytes += match mem::needs_drop::<S>() {
+                true => event.record_len(),
+                false => rows.keys_elsewhere - keys,
+            };
         }
         let mut rows: Vec<(ShortKey, S)> = rows.map.into_iter().collect();
         rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
@@ -125,10 +129,25 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Fold<K, S
     }
 }
 
+/// When a piece of a stretch that came to `to` ended early, those behind it were folded for nothing: so many events would
+/// have been few enough for all pieces.
+pub(super) fn ended_early(stretch: &Stretch<'_>, to: Position) -> Option<u64> {
+    if to >= stretch.to {
+        return None;
+    }
+    let after = stretch.rows.meta().checkpoint;
+    let pieces = u64::try_from(stretch.threads.max(1)).unwrap_or(1);
+    let of_piece = to.get().saturating_sub(after.get()) % piece_len((after, stretch.to), pieces);
+    Some(of_piece.saturating_mul(pieces))
+}
+
+fn piece_len((after, to): (Position, Position), pieces: u64) -> u64 {
+    to.get().saturating_sub(after.get()).div_ceil(pieces.max(1)).max(1)
+}
+
 /// Cuts events into pieces of about the same size.
 fn cut((mut after, to): (Position, Position), pieces: usize) -> Vec<(Position, Position)> {
-    let pieces = u64::try_from(pieces).unwrap_or(1);
-    let size = to.get().saturating_sub(after.get()).div_ceil(pieces).max(1);
+    let size = piece_len((after, to), u64::try_from(pieces).unwrap_or(1));
     let mut ranges = Vec::new();
     while after < to {
         let end = after.plus(size).min(to);
@@ -160,6 +179,8 @@ struct InMap<S> {
     map: HashMap<ShortKey, S, KeyHashes>,
     /// Room for the encoded key.
     key: Vec<u8>,
+    /// Bytes of keys that are not in the map itself.
+    keys_elsewhere: usize,
 }
 
 impl<K: Key, S> Cells<K, S> for InMap<S> {
@@ -169,7 +190,9 @@ impl<K: Key, S> Cells<K, S> for InMap<S> {
         match self.map.get_mut(self.key.as_slice()) {
             Some(state) => change.add(state),
             None => {
-                self.map.insert(ShortKey::of(&self.key), change.start()?);
+                let (key, state) = (ShortKey::of(&self.key), change.start()?);
+                self.keys_elsewhere += key.elsewhere();
+                self.map.insert(key, state);
                 Ok(())
             }
         }

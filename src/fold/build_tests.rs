@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::Fold;
-use super::build::Most;
+use super::build::{Most, ended_early};
 use super::builder::FoldBy;
 use crate::batch::{Batch, Durability};
 use crate::error::{Error, ErrorKind};
@@ -102,6 +102,31 @@ fn a_build_ends_early_when_there_are_enough_rows_or_bytes() {
     assert_eq!(end_of_texts(200, Most { bytes: 1, ..ENOUGH }), 4, "at least one event");
     assert_eq!(end(200, Most { rows: 0, ..ENOUGH }), 4);
     assert_eq!(end(4, ENOUGH), 4);
+}
+
+#[test]
+fn of_a_piece_that_ended_early_is_told_how_many_events_fit() {
+    let (log, stop) = (log(1), AtomicBool::new(false));
+    let rows = no_rows(3);
+    let fit = |threads, done: u64| {
+        let stretch =
+            Stretch { catalog: &log.catalog, rows: &rows, to: Position::new(103), threads, stop: &stop };
+        ended_early(&stretch, Position::new(3 + done))
+    };
+    assert_eq!((fit(1, 100), fit(4, 100), fit(1, 30)), (None, None, Some(30)));
+    assert_eq!((fit(4, 10), fit(4, 35)), (Some(40), Some(40)), "also when it was the second of four");
+}
+
+#[test]
+fn keys_that_are_long_count_as_memory() {
+    let log = log(200);
+    let long = Fold::new("numbers", 1).decode::<u32>().key_by(|number| format!("{number:0>100}")).count();
+    let rows = no_rows(0);
+    let stop = AtomicBool::new(false);
+    let stretch =
+        Stretch { catalog: &log.catalog, rows: &rows, to: Position::new(200), threads: 1, stop: &stop };
+    let built = long.build(&stretch, Most { bytes: 1000, ..ENOUGH }).unwrap().unwrap();
+    assert!((5..20).contains(&built.to.get()), "{}", built.to);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::build::Most;
+use super::build::{self, Most};
 use super::declared::Fold;
 use crate::error::Error;
 use crate::event::RecordedEvent;
@@ -73,15 +73,11 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Stretches
     fn build(&self, stretch: &Stretch<'_>) -> Result<Option<Built>, Error> {
         let built = self.fold.build(stretch, self.most)?;
         if let Some(built) = &built {
-            // When a piece ends early, those behind it were folded for nothing.
-            let done = built.to.get().saturating_sub(stretch.rows.meta().checkpoint.get());
-            let fits = if built.to < stretch.to {
-                let threads = u64::try_from(stretch.threads).unwrap_or(1);
-                done.saturating_mul(threads) / 8 * 7
-            } else {
-                self.fits.load(Ordering::Relaxed) / 8 * 9
+            let fits = match build::ended_early(stretch, built.to) {
+                Some(events) => events / 8 * 7,
+                None => self.fits.load(Ordering::Relaxed) / 8 * 9,
             };
-            self.fits.store(fits.clamp(self.extent.least.max(1), self.extent.most.max(1)), Ordering::Relaxed);
+            self.fits.store(fits.max(self.extent.least).min(self.extent.most), Ordering::Relaxed);
         }
         Ok(built)
     }

@@ -144,8 +144,9 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> ViewBatch<K, V> {
 
     /// Bytes of memory that its rows take, about, when their values come from so many bytes of events.
     pub(super) fn size(&mut self, events: usize) -> usize {
-        // What values have elsewhere comes from the events, or from the rows that were read.
-        let elsewhere = match mem::needs_drop::<V>() || !self.named.is_empty() {
+        // What values have elsewhere comes from the events, or from the rows that were read. These are kept for indexes,
+        // and what is told, too.
+        let elsewhere = match mem::needs_drop::<V>() || !self.views.layout().is_plain() || self.telling {
             true => events.saturating_add(self.base.read),
             false => 0,
         };

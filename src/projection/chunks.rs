@@ -67,7 +67,7 @@ pub(crate) struct Chunks {
 struct Kept {
     /// How many read now: after the last of them nothing is kept.
     readers: usize,
-    /// Least recently used first.
+    /// In the order in which they were read: what was read ahead is asked for last.
     chunks: Vec<Slot>,
     ahead: Ahead,
     reader: Option<AheadReader>,
@@ -205,15 +205,13 @@ enum Found {
 }
 
 impl Kept {
-    fn find(&mut self, first: Position) -> Found {
+    fn find(&self, first: Position) -> Found {
         let Some(at) = self.chunks.iter().position(|slot| slot.first == first) else { return Found::Nothing };
-        let slot = self.chunks.remove(at);
-        let chunk = slot.chunk.clone();
-        self.chunks.push(slot);
+        let chunk = self.chunks.get(at).and_then(|slot| slot.chunk.clone());
         chunk.map_or(Found::BeingRead, Found::Chunk)
     }
 
-    /// Lets go of what was not used for longest.
+    /// Lets go of what was read first.
     fn shrink(&mut self) {
         let size = |slots: &[Slot]| -> usize {
             slots.iter().filter_map(|slot| slot.chunk.as_ref()).map(|chunk| chunk.bytes).sum()

@@ -16,7 +16,12 @@ pub(super) struct HeldRows<V> {
     pub(super) stored: Vec<Stored>,
     numbers: HashTable<Number>,
     hashes: KeyHashes,
+    /// Bytes of keys that are not in `rows` itself.
+    keys_elsewhere: usize,
 }
+
+/// A key that is not held yet, by half of its hash.
+pub(super) struct Vacant(u32);
 
 /// A row in memory.
 pub(super) struct Held<V> {
@@ -53,49 +58,74 @@ impl<V> HeldRows<V> {
             stored: Vec::new(),
             numbers: HashTable::new(),
             hashes: KeyHashes::default(),
+            keys_elsewhere: 0,
         }
     }
 
-    /// The number of the row of a key, and whether it is a new one: without a value, and nothing known of it.
-    pub(super) fn number(&mut self, key: &[u8]) -> (usize, bool) {
-        let hash = self.hash(key);
-        let rows = &self.rows;
+    /// The number of the row of a key.
+    pub(super) fn find(&self, key: &[u8]) -> Result<usize, Vacant> {
+        let hash = u32::try_from(self.hashes.hash_one(key) >> 32).unwrap_or_default();
         let is_it = |number: &Number| {
-            number.hash == hash && rows.get(at(number)).is_some_and(|held| *held.key == *key)
+            number.hash == hash && self.rows.get(at(number)).is_some_and(|held| *held.key == *key)
         };
-        if let Some(found) = self.numbers.find(Number::spread(hash), is_it) {
-            return (at(found), false);
-        }
+        self.numbers.find(Number::spread(hash), is_it).map(at).ok_or(Vacant(hash))
+    }
+
+    /// Holds the row of a key that is not held, and returns its number.
+    pub(super) fn insert(&mut self, place: Vacant, key: &[u8], value: Option<V>, stored: Stored) -> usize {
+        let Vacant(hash) = place;
         let number = self.rows.len();
         let slot = Number { hash, number: u32::try_from(number).unwrap_or(u32::MAX) };
         self.numbers.insert_unique(Number::spread(hash), slot, |slot| Number::spread(slot.hash));
         let key = ShortKey::of(key);
-        self.rows.push(Held { key, value: None, changed: false });
-        self.stored.push(Stored::Unknown);
-        (number, true)
+        self.keys_elsewhere += key.elsewhere();
+        self.rows.push(Held { key, value, changed: false });
+        self.stored.push(stored);
+        number
     }
 
-    /// Lets go of the row that came last.
-    pub(super) fn forget_last(&mut self) {
-        let Some(held) = self.rows.pop() else { return };
-        self.stored.pop();
-        let (hash, last) = (self.hash(&held.key), self.rows.len());
-        if let Ok(slot) = self.numbers.find_entry(Number::spread(hash), |number| at(number) == last) {
-            slot.remove();
-        }
-    }
-
-    fn hash(&self, key: &[u8]) -> u32 {
-        u32::try_from(self.hashes.hash_one(key) >> 32).unwrap_or_default()
-    }
-
-    /// Bytes of memory, but for what keys and values have elsewhere.
+    /// Bytes of memory, but for what values have elsewhere.
     pub(super) fn size(&self) -> usize {
         let row = mem::size_of::<Held<V>>() + mem::size_of::<Stored>() + 2 * mem::size_of::<Number>();
-        self.rows.len() * row
+        self.rows.len() * row + self.keys_elsewhere
     }
 }
 
 fn at(number: &Number) -> usize {
     usize::try_from(number.number).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(held: &mut HeldRows<u32>, key: &[u8]) -> usize {
+        held.find(key).unwrap_or_else(|place| held.insert(place, key, None, Stored::Unknown))
+    }
+
+    #[test]
+    fn each_key_has_one_row_with_a_number_of_its_own() {
+        let mut held = HeldRows::new();
+        let keys: Vec<Vec<u8>> =
+            (0..3000u32).map(|n| n.to_be_bytes().repeat(1 + usize::from(n.to_be_bytes()[3]) % 9)).collect();
+        for _ in 0..2 {
+            for (expected, key) in keys.iter().enumerate() {
+                assert_eq!(number(&mut held, key), expected);
+            }
+        }
+        assert_eq!(held.rows.len(), keys.len());
+        assert!(held.rows.iter().zip(&keys).all(|(held, key)| *held.key == **key));
+    }
+
+    #[test]
+    fn its_size_has_the_bytes_of_long_keys() {
+        let size = |len: usize| {
+            let mut held = HeldRows::new();
+            for n in 0..100u8 {
+                number(&mut held, &vec![n; len]);
+            }
+            held.size()
+        };
+        assert_eq!(size(1000) - size(10), 100 * 1000);
+    }
 }

@@ -91,6 +91,8 @@ struct Telling {
     rows: Vec<Told>,
     /// The rows that the event at hand has changed, and their values before it.
     touched: Vec<(usize, Option<Bytes>)>,
+    /// How many events came before.
+    events: u64,
 }
 
 /// What is told of a row that is held.
@@ -98,7 +100,8 @@ struct Telling {
 struct Told {
     /// Its encoded value before the event at hand, where that is known.
     before: Option<Option<Bytes>>,
-    is_touched: bool,
+    /// How many events had come when one changed it last, that one with them.
+    touched_by: u64,
 }
 
 impl Telling {
@@ -109,21 +112,28 @@ impl Telling {
         self.rows.get_mut(number)
     }
 
-    /// The event at hand left this row so.
+    /// This is what a row is before the next event that changes it.
     fn end(&mut self, number: usize, value: Option<Bytes>) {
         if let Some(told) = self.row(number) {
-            *told = Told { before: Some(value), is_touched: false };
+            told.before = Some(value);
         }
+    }
+
+    /// The event at hand has ended: what it changed.
+    fn end_event(&mut self) -> Vec<(usize, Option<Bytes>)> {
+        self.events += 1;
+        mem::take(&mut self.touched)
     }
 
     /// The row of a number is about to be changed.
     fn touch<V: Serialize>(&mut self, number: usize, value: &Option<V>) -> Result<(), Error> {
-        let Some(told) = self.row(number).filter(|told| !told.is_touched) else { return Ok(()) };
+        let event = self.events + 1;
+        let Some(told) = self.row(number).filter(|told| told.touched_by < event) else { return Ok(()) };
         let before = match told.before.take() {
             Some(before) => before,
             None => encoded(value)?,
         };
-        told.is_touched = true;
+        told.touched_by = event;
         self.touched.push((number, before));
         Ok(())
     }
@@ -178,32 +188,37 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
     fn find(&mut self, base: &mut Base, key: &K, need: Need) -> Result<usize, ApplyError> {
         self.part.start(&mut self.key);
         key.encode(&mut self.key);
-        let (number, is_new) = self.held.number(&self.key);
-        if is_new && (need == Need::Value || self.telling.is_some()) {
-            self.load(base, number, need).inspect_err(|_| self.held.forget_last())?;
+        let place = match self.held.find(&self.key) {
+            Ok(number) => return Ok(number),
+            Err(place) => place,
+        };
+        if need == Need::Nothing && self.telling.is_none() {
+            return Ok(self.held.insert(place, &self.key, None, Stored::Unknown));
         }
-        Ok(number)
-    }
-
-    /// Reads a row that is held.
-    fn load(&mut self, base: &mut Base, number: usize, need: Need) -> Result<(), ApplyError> {
         let stored = base.get(&self.key)?;
         let value = match need {
             Need::Value => stored.as_deref().map(value::decode).transpose()?,
             Need::Nothing => None,
         };
+        let hash = stored.as_deref().map(|value| RowHash::of(&self.key, value));
+        let number = self.held.insert(place, &self.key, value, Stored::Known(hash));
         if let Some(telling) = &mut self.telling {
             telling.end(number, stored.as_deref().map(Bytes::copy_from_slice));
         }
-        let hash = stored.as_deref().map(|value| RowHash::of(&self.key, value));
-        if let Some((held, stored)) = self.held.rows.get_mut(number).zip(self.held.stored.get_mut(number)) {
-            (held.value, *stored) = (value, Stored::Known(hash));
+        self.keep_stored(number, stored);
+        Ok(number)
+    }
+
+    /// Indexes need the value that the key-value store has.
+    fn keep_stored(&mut self, number: usize, value: Option<Vec<u8>>) {
+        if self.indexes.is_empty() {
+            return;
         }
-        if !self.indexes.is_empty() {
-            self.stored_values.resize(number, None);
-            self.stored_values.push(stored);
+        let len = self.stored_values.len().max(number + 1);
+        self.stored_values.resize(len, None);
+        if let Some(place) = self.stored_values.get_mut(number) {
+            *place = value;
         }
-        Ok(())
     }
 
     /// The row that was just found is about to be changed.
@@ -238,13 +253,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
             };
             let value = lookups.get(&held.key)?;
             *stored = Stored::Known(value.as_deref().map(|value| RowHash::of(&held.key, value)));
-            if !self.indexes.is_empty() {
-                let len = self.stored_values.len().max(number + 1);
-                self.stored_values.resize(len, None);
-                if let Some(place) = self.stored_values.get_mut(number) {
-                    *place = value;
-                }
-            }
+            self.keep_stored(number, value);
         }
         Ok(())
     }
@@ -362,7 +371,7 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> AnyTable for Tabl
 
     fn end_event(&mut self, told: &mut Vec<RowChange>) -> Result<(), Error> {
         let Some(telling) = &mut self.telling else { return Ok(()) };
-        for (number, old) in mem::take(&mut telling.touched) {
+        for (number, old) in telling.end_event() {
             let Some(held) = self.held.rows.get(number) else { continue };
             let new = encoded(&held.value)?;
             telling.end(number, new.clone());
@@ -375,7 +384,7 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> AnyTable for Tabl
 
     fn undo_event(&mut self) -> Result<(), Error> {
         let Some(telling) = &mut self.telling else { return Ok(()) };
-        for (number, old) in mem::take(&mut telling.touched) {
+        for (number, old) in telling.end_event() {
             let Some(held) = self.held.rows.get_mut(number) else { continue };
             held.value = old.as_deref().map(value::decode).transpose()?;
             telling.end(number, old);

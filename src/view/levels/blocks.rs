@@ -229,7 +229,7 @@ impl Blocks {
 
     /// Writes changes in the order of their keys, so that a crash at any time leaves either none of them, or some of
     /// them and the mark of a drain to the checkpoint of `meta`. `overwritten` is told what the rows were, before they
-    /// are changed. The rows are [expected](Self::expect) before.
+    /// are changed. Where anybody reads meanwhile or after, the rows are [expected](Self::expect) before.
     pub(super) fn drain<'a>(
         &self,
         changes: impl Iterator<Item = RunRow<'a>>,

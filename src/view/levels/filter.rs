@@ -4,8 +4,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Filters of many runs may take so much memory; then nothing is told any more.
+/// Filters of many runs may take so much memory; beyond it nothing is told any more.
 const MOST_BYTES: usize = 32 << 20;
+/// The same for their number: each is asked, and each errs now and then.
+const MOST_FILTERS: usize = 32;
 
 /// Of the keys of one run: a Bloom filter whose bits for a key are all in one word.
 #[derive(Clone, Debug, Default)]
@@ -70,7 +72,8 @@ impl Filters {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let Some(filters) = &mut *known else { return };
         filters.push(filter);
-        if filters.iter().map(|filter| filter.size()).sum::<usize>() > MOST_BYTES {
+        let bytes: usize = filters.iter().map(|filter| filter.size()).sum();
+        if filters.len() > MOST_FILTERS || bytes > MOST_BYTES {
             *known = None;
         }
     }
@@ -125,12 +128,18 @@ mod tests {
     }
 
     #[test]
-    fn filters_that_take_too_much_memory_tell_nothing() {
+    fn filters_that_are_too_many_or_too_large_tell_nothing() {
         let filters = Filters::of_nothing();
         let large = Arc::new(Filter { words: vec![0; MOST_BYTES / 8] });
         filters.add(large.clone());
         assert!(!filters.may_have(b"key"));
         filters.add(large);
+        assert!(filters.may_have(b"key"));
+        let filters = Filters::of_nothing();
+        for number in 0..=MOST_FILTERS {
+            assert!(!filters.may_have(b"key"), "{number}");
+            filters.add(filter(&[]));
+        }
         assert!(filters.may_have(b"key"));
     }
 }

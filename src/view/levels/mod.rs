@@ -159,11 +159,11 @@ impl Levels {
         let version = self.shared.version();
         let mut runs = version.runs.clone();
         if !run.is_empty() {
-            if writing.redo.is_some() {
-                writing.unrecorded.insert(0, run.clone());
-            }
-            runs.insert(0, run);
+            runs.insert(0, run.clone());
             settle(&mut runs, writing.draining)?;
+            if writing.redo.is_some() {
+                writing.unrecorded.insert(0, run);
+            }
         }
         let active = runs.len() - writing.draining;
         let size: usize = runs.iter().take(active).map(|run| run.size()).sum();

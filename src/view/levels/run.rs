@@ -36,7 +36,9 @@ pub(crate) type RunRow<'a> = (&'a [u8], Option<&'a [u8]>);
 
 impl Run {
     /// Rows that were packed in the order of their keys, one for each key, and where each starts.
-    pub(super) fn packed(bytes: Vec<u8>, starts: Vec<u32>) -> Self {
+    pub(super) fn packed(mut bytes: Vec<u8>, mut starts: Vec<u32>) -> Self {
+        bytes.shrink_to_fit();
+        starts.shrink_to_fit();
         let mut run = Run { bytes, starts, filter: Arc::default() };
         run.finish();
         run

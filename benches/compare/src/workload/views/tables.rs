@@ -89,7 +89,9 @@ fn read(table: &mut impl Table, store: &Store, batch: usize) -> Outcome<u64> {
             add(table, std::mem::take(&mut sums), offset)?;
         }
     }
-    add(table, sums, offset)?;
+    if !sums.is_empty() {
+        add(table, sums, offset)?;
+    }
     Ok(offset)
 }
 
