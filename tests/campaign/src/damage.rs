@@ -39,6 +39,9 @@ pub(crate) struct Arguments {
     /// Of bits and lengths only each such one is tried; 1 for all. Sectors, pages and files are always tried.
     #[arg(long, default_value_t = 1)]
     every: usize,
+    /// The first of these: all of them in parts are `--every 8 --from 0` to `--from 7`
+    #[arg(long, default_value_t = 0)]
+    from: usize,
     /// Only this one of the golden stores: clean, rolled, retained or unclean
     #[arg(long)]
     store: Option<String>,
@@ -114,7 +117,7 @@ pub(crate) fn run(arguments: &Arguments, figures: &mut Figures) -> Result<(), St
     let (mut counts, mut planned) = (Counts::default(), BTreeMap::<Kind, u64>::new());
     let wanted = |golden: &&Golden| arguments.store.as_ref().is_none_or(|store| store == golden.name);
     for golden in goldens.iter().filter(wanted) {
-        let plans = harm::plans(golden, arguments.every.max(1));
+        let plans = harm::plans(golden, arguments.every.max(1), arguments.from);
         for plan in &plans {
             *planned.entry(plan.kind).or_default() += long(plan.count);
         }

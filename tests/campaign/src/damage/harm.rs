@@ -40,22 +40,23 @@ pub(super) struct Plan<'a> {
     harms: Vec<Harm>,
     /// Bits and lengths are counted, not listed.
     pub(super) count: usize,
-    /// Only each such one is tried.
+    /// Only each such one is tried, from the first on.
     step: usize,
+    first: usize,
 }
 
 impl Plan<'_> {
     pub(super) fn harm(&self, n: usize) -> Harm {
         match self.kind {
-            Kind::Bit => Harm::Bit(n * self.step),
-            Kind::Cut => Harm::Cut(n * self.step),
+            Kind::Bit => Harm::Bit(self.first + n * self.step),
+            Kind::Cut => Harm::Cut(self.first + n * self.step),
             _ => self.harms.get(n).copied().unwrap_or(Harm::Gone),
         }
     }
 }
 
-/// Everything that is done to a store. Of bits and lengths only each `step`-th.
-pub(super) fn plans(golden: &Golden, step: usize) -> Vec<Plan<'_>> {
+/// Everything that is done to a store. Of bits and lengths only each `step`-th, from the `first` on.
+pub(super) fn plans(golden: &Golden, step: usize, first: usize) -> Vec<Plan<'_>> {
     let mut plans = Vec::new();
     for (file, bytes) in &golden.files {
         let changes = |from: &usize, len: usize| {
@@ -71,12 +72,13 @@ pub(super) fn plans(golden: &Golden, step: usize) -> Vec<Plan<'_>> {
         let strangers = golden.strangers.get(file).map_or(0, Vec::len);
         let other = longer.chain([Harm::Gone]).chain((0..strangers).map(Harm::Replaced)).collect();
         let listed = [(Kind::Sector, zeros(SECTOR)), (Kind::Page, zeros(PAGE)), (Kind::Other, other)];
-        for (kind, count) in [(Kind::Bit, bytes.len() * 8), (Kind::Cut, bytes.len())] {
-            plans.push(Plan { file, kind, harms: Vec::new(), count: count.div_ceil(step), step });
+        for (kind, all) in [(Kind::Bit, bytes.len() * 8), (Kind::Cut, bytes.len())] {
+            let count = all.saturating_sub(first).div_ceil(step);
+            plans.push(Plan { file, kind, harms: Vec::new(), count, step, first });
         }
         let listed = listed.into_iter().map(|(kind, harms)| {
             let count = harms.len();
-            Plan { file, kind, harms, count, step: 1 }
+            Plan { file, kind, harms, count, step: 1, first: 0 }
         });
         plans.extend(listed);
     }
