@@ -56,7 +56,7 @@ impl ViewHome {
             tracing::warn!(view = &*self.name, %error, "could not remove what is left of rows of a view");
         }
         if !folder.exists() {
-            return self.make(folder, catalog, None);
+            return self.make(folder, catalog);
         }
         match self.open_found(folder, catalog) {
             Err(error) if error.kind() == ErrorKind::View => self.renew(catalog, &error.to_string()),
@@ -89,7 +89,7 @@ impl ViewHome {
             folder.remove()?;
         }
         let opened = match &home.folder {
-            Some(folder) => home.make(folder, catalog, None)?,
+            Some(folder) => home.make(folder, catalog)?,
             None => home.in_memory(catalog, None)?,
         };
         Ok((home, opened))
@@ -106,11 +106,13 @@ impl ViewHome {
         Ok(OpenedRows { levels: Levels::in_memory(rows, meta, self.memory_bytes), rebuilt_because })
     }
 
-    /// Sets aside what is there, and starts with no rows.
+    /// Sets aside what is there, and starts with no rows. What is there keeps its place until others can take it: without
+    /// any, retention would drop what they are to be made of.
     pub(super) fn renew(&self, catalog: &Catalog, reason: &str) -> Result<OpenedRows, Error> {
         let Some(folder) = &self.folder else {
             return self.in_memory(catalog, Some(reason.to_owned()));
         };
+        self.make_unnamed(folder, catalog)?;
         let reason = format!("{reason}; it is kept in {}", folder.set_aside(reason)?);
         tracing::warn!(
             view = &*self.name,
@@ -118,30 +120,39 @@ impl ViewHome {
             reason,
             "a view is built anew from the log"
         );
-        self.make(folder, catalog, Some(reason))
+        folder.name_made()?;
+        Ok(OpenedRows { levels: self.open_levels(folder)?, rebuilt_because: Some(reason) })
+    }
+
+    /// Rows where there are none.
+    fn make(&self, folder: &ViewFolder, catalog: &Catalog) -> Result<OpenedRows, Error> {
+        self.make_unnamed(folder, catalog)?;
+        folder.name_made()?;
+        let levels = self.open_levels(folder).or_else(|error| {
+            if error.kind() != ErrorKind::View {
+                return Err(error);
+            }
+            // A read that fails is no error to sled. What is lost with it is made again: it says nothing but what it is.
+            folder.remove()?;
+            Err(Error::new(ErrorKind::Io, format!("what was just made of a view cannot be read: {error}")))
+        })?;
+        Ok(OpenedRows { levels, rebuilt_because: None })
     }
 
     /// Makes rows that say what they are, durably, before they get their name: so a view that a crash or a failure kept
     /// from being made is none, and files under the name that say nothing are known to be damaged.
-    fn make(
-        &self,
-        folder: &ViewFolder,
-        catalog: &Catalog,
-        rebuilt_because: Option<String>,
-    ) -> Result<OpenedRows, Error> {
+    fn make_unnamed(&self, folder: &ViewFolder, catalog: &Catalog) -> Result<(), Error> {
         folder.remove_unmade()?;
         let made =
             SledRows::open(folder.root(), &folder.unmade_in_root(), self.cache_bytes).and_then(|rows| {
                 let rows: Arc<dyn Rows> = Arc::new(rows);
                 Levels::create(&rows, &self.layout.first_rows().0, &self.first_meta(catalog))
             });
-        if let Err(error) = made {
+        if made.is_err() {
             // What stays is removed by the next attempt.
             let _ = folder.remove_unmade();
-            return Err(error);
         }
-        folder.name_made()?;
-        Ok(OpenedRows { levels: self.open_levels(folder)?, rebuilt_because })
+        made
     }
 
     fn open_found(&self, folder: &ViewFolder, catalog: &Arc<Catalog>) -> Result<OpenedRows, Error> {

@@ -190,6 +190,31 @@ fn what_a_retention_leaves_is_enough_for_the_views_as_they_are_on_disk() {
 }
 
 #[test]
+fn a_damaged_view_that_cannot_be_made_anew_yet_keeps_what_it_will_be_made_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small().open(dir.path()).unwrap();
+    let view = store.project(Count).unwrap();
+    fill(&store);
+    view.wait_for(store.watermark(), WAIT).unwrap();
+    store.close().unwrap();
+    let folder = dir.path().join("views/count");
+    std::fs::write(folder.join("1/db"), b"").unwrap();
+    // A file where the new rows would be made.
+    std::fs::write(folder.join("1.new"), b"").unwrap();
+
+    let store = small().open(dir.path()).unwrap();
+    store.project(Count).unwrap_err();
+    let retained = store.retain(&Retention::new().max_bytes(0)).unwrap();
+    assert_eq!(retained.kept_by, Some(KeptBy::UnregisteredView { name: "count".into() }));
+    assert_eq!(retained.segments, 0);
+    std::fs::remove_file(folder.join("1.new")).unwrap();
+    let view = store.project(Count).unwrap();
+    view.wait_for(store.watermark(), WAIT).unwrap();
+    assert_eq!(view.get(&()).unwrap(), Some(EVENTS));
+    assert!(view.status().rebuilt_because.is_some());
+}
+
+#[test]
 fn a_projection_that_needs_the_log_from_its_start_stops_and_one_that_does_not_is_folded_from_what_is_left() {
     let dir = tempfile::tempdir().unwrap();
     let store = small().open(dir.path()).unwrap();
