@@ -180,8 +180,8 @@ fn append(store: &Store, golden: &Golden, verdict: Verdict) -> Result<(), String
     let bound = if let Verdict::Short(after) = verdict { after } else { golden.last() };
     let mut versions = golden.gone.clone();
     for stream in golden.streams.iter().take(2) {
-        let own = golden.facts.iter().filter(|fact| fact.stream == *stream && fact.position <= bound);
-        versions.push((stream.clone(), own.last().map_or(0, |fact| fact.version)));
+        let mut own = golden.facts.iter().filter(|fact| fact.stream == *stream && fact.position <= bound);
+        versions.push((stream.clone(), own.next_back().map_or(0, |fact| fact.version)));
     }
     let event = || [Event::raw("more", *b"more")];
     let mut next = bound + 1;
