@@ -205,7 +205,8 @@ fn entries(of_view: &Path) -> io::Result<Vec<(Entry, PathBuf)>> {
     Ok(entries)
 }
 
-/// The names of the views on disk, of whatever generation.
+/// The names of the views on disk, of whatever generation; also of those that were being made: a crash may have come when
+/// the rows they were to stand in for had gone.
 pub(crate) fn names(root: &Path) -> Result<Vec<String>, Error> {
     let fault = |e| Error::io(format_args!("list {VIEWS_FOLDER}"), e);
     let mut names = Vec::new();
@@ -215,7 +216,8 @@ pub(crate) fn names(root: &Path) -> Result<Vec<String>, Error> {
             continue;
         }
         let entries = entries(&view.path()).map_err(fault)?;
-        if entries.iter().any(|(entry, path)| matches!(entry, Entry::Rows { .. }) && path.is_dir()) {
+        let is_view = |entry: &Entry| matches!(entry, Entry::Rows { .. } | Entry::Unmade { .. });
+        if entries.iter().any(|(entry, path)| is_view(entry) && path.is_dir()) {
             names.push(name);
         }
     }

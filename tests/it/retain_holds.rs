@@ -215,6 +215,27 @@ fn a_damaged_view_that_cannot_be_made_anew_yet_keeps_what_it_will_be_made_of() {
 }
 
 #[test]
+fn a_view_that_was_being_made_anew_at_a_crash_keeps_what_it_will_be_made_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small().open(dir.path()).unwrap();
+    let view = store.project(Count).unwrap();
+    fill(&store);
+    view.wait_for(store.watermark(), WAIT).unwrap();
+    store.close().unwrap();
+    // The damaged rows were set aside, and the new ones have not got their name.
+    let folder = dir.path().join("views/count");
+    std::fs::rename(folder.join("1"), folder.join("1.new")).unwrap();
+
+    let store = small().open(dir.path()).unwrap();
+    let retained = store.retain(&Retention::new().max_bytes(0)).unwrap();
+    assert_eq!(retained.kept_by, Some(KeptBy::UnregisteredView { name: "count".into() }));
+    assert_eq!(retained.segments, 0);
+    let view = store.project(Count).unwrap();
+    view.wait_for(store.watermark(), WAIT).unwrap();
+    assert_eq!(view.get(&()).unwrap(), Some(EVENTS));
+}
+
+#[test]
 fn a_projection_that_needs_the_log_from_its_start_stops_and_one_that_does_not_is_folded_from_what_is_left() {
     let dir = tempfile::tempdir().unwrap();
     let store = small().open(dir.path()).unwrap();
