@@ -130,7 +130,8 @@ impl Options {
     /// Memory for the rows of each view that have changed and are not in its key-value store yet, in bytes (default:
     /// 64 MiB). When they take about so much, they are written there in the background, while others take as much again;
     /// so may the rows that events are being applied to. A row that changes often until then costs no more than one
-    /// that changes once.
+    /// that changes once. A view that is made anew keeps up to 32 MiB more, which tell of most keys that are not there
+    /// that they are not.
     pub fn view_memory_bytes(mut self, bytes: usize) -> Self {
         self.view_memory_bytes = bytes;
         self
