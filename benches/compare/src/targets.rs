@@ -84,6 +84,8 @@ pub(crate) fn targets(all: &[Measured]) -> Vec<Target> {
 
 /// A replay of events that are folded apart and put together.
 const DECLARED: &str = "everfold, declared fold";
+const RARE: &str = "replay-rare";
+const OFTEN: &str = "replay-often";
 /// The same by a projection: one event after the other.
 const SERIAL: &str = "everfold";
 
@@ -97,20 +99,19 @@ fn of_views(all: &[Measured]) -> Vec<Target> {
         target(
             "declared_over_serial",
             "replay as a declared fold, on all cores, over one event after the other",
-            find("replay-rare").and_then(|m| Some(m.row(DECLARED)?.over(m.own()?))),
+            find(RARE).and_then(|m| Some(m.row(DECLARED)?.over(m.own()?))),
             1.5,
         ),
         target(
             "replay_over_in_memory_fold",
             "replay into a durable view over a fold into a map, both read from the log",
-            find("replay-rare")
-                .and_then(|m| Some(m.own()?.over(m.row("HashMap, read from everfold's log")?))),
+            find(RARE).and_then(|m| Some(m.own()?.over(m.row("HashMap, read from everfold's log")?))),
             0.5,
         ),
         target(
             "replay_over_decoded_fold",
             "the same over a fold of events that are decoded already",
-            over_raw("replay-rare"),
+            over_raw(RARE),
             0.5,
         ),
         target(
@@ -132,57 +133,45 @@ fn of_replays(all: &[Measured]) -> Vec<Target> {
         let best = measured.best_where(|name| name.ends_with(tables::OF_LOG) == of_log)?;
         Some(measured.row(own)?.over(best))
     };
-    let target = |name, words, value, target| Target { name, words, value, target };
-    vec![
-        target(
+    let target = |(name, words, key, own, of_log, target)| Target {
+        name,
+        words,
+        value: over(key, own, of_log),
+        target,
+    };
+    [
+        (
             "replay_rare_over_best_peer",
-            "replay into a view, rows rarely repeat, over the best peer",
-            over("replay-rare", SERIAL, false),
+            "replay, rows rarely repeat, over the best peer",
+            RARE,
+            SERIAL,
+            false,
             1.5,
         ),
-        target(
-            "replay_rare_over_best_peer_of_log",
-            "… over the best peer that reads the same log",
-            over("replay-rare", SERIAL, true),
-            1.5,
-        ),
-        target(
+        ("replay_rare_over_best_peer_of_log", "… that reads the same log", RARE, SERIAL, true, 1.5),
+        (
             "declared_rare_over_best_peer",
             "… as a declared fold, over the best peer",
-            over("replay-rare", DECLARED, false),
+            RARE,
+            DECLARED,
+            false,
             1.5,
         ),
-        target(
-            "declared_rare_over_best_peer_of_log",
-            "… as a declared fold, over the best peer that reads the same log",
-            over("replay-rare", DECLARED, true),
-            1.5,
-        ),
-        target(
-            "replay_often_over_best_peer",
-            "replay into a view, rows repeat, over the best peer",
-            over("replay-often", SERIAL, false),
-            3.0,
-        ),
-        target(
-            "replay_often_over_best_peer_of_log",
-            "… over the best peer that reads the same log",
-            over("replay-often", SERIAL, true),
-            3.0,
-        ),
-        target(
+        ("declared_rare_over_best_peer_of_log", "… that reads the same log", RARE, DECLARED, true, 1.5),
+        ("replay_often_over_best_peer", "replay, rows repeat, over the best peer", OFTEN, SERIAL, false, 3.0),
+        ("replay_often_over_best_peer_of_log", "… that reads the same log", OFTEN, SERIAL, true, 3.0),
+        (
             "declared_often_over_best_peer",
             "… as a declared fold, over the best peer",
-            over("replay-often", DECLARED, false),
+            OFTEN,
+            DECLARED,
+            false,
             3.0,
         ),
-        target(
-            "declared_often_over_best_peer_of_log",
-            "… as a declared fold, over the best peer that reads the same log",
-            over("replay-often", DECLARED, true),
-            3.0,
-        ),
+        ("declared_often_over_best_peer_of_log", "… that reads the same log", OFTEN, DECLARED, true, 3.0),
     ]
+    .map(target)
+    .into()
 }
 
 fn quotient(a: Option<&Row>, b: Option<&Row>) -> Option<f64> {
