@@ -28,7 +28,7 @@ use crate::view::state::ViewState;
 const ROWS_PER_WRITE: usize = 1 << 20;
 /// Rows being changed may take so many bytes, however few changed rows a view may have in memory.
 const LEAST_BYTES_PER_WRITE: usize = 1 << 20;
-/// After so many events the time is looked at.
+/// After so many events it is looked at the time, and at whether somebody waits.
 const EVENTS_PER_LOOK: u64 = 64;
 
 /// The rows being written, and what they say of themselves.
