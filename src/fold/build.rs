@@ -3,7 +3,6 @@
 //! Each thread folds a piece of the stretch, and sorts what it came to by key. Then each puts a range of the keys together:
 //! what the pieces came to, in the order of the log, behind what the view has.
 
-use std::collections::HashMap;
 use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -22,7 +21,7 @@ use crate::log::cursor::Cursor;
 use crate::log::holds::truncated;
 use crate::projection::{ApplyError, Built, Stretch};
 use crate::view::key::Key;
-use crate::view::key_hashes::KeyHashes;
+use crate::view::keyed::Keyed;
 use crate::view::levels::Writes;
 use crate::view::short_key::ShortKey;
 
@@ -98,9 +97,9 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Fold<K, S
     ) -> Result<Option<Piece<S>>, Error> {
         let events = to.get().saturating_sub(after.get());
         let mut cursor = Cursor::forward(stretch.catalog.clone(), after).limit(events);
-        let mut rows = InMap { map: HashMap::default(), key: Vec::new(), keys_elsewhere: 0 };
+        let mut rows = InMemory { rows: Keyed::new(), key: Vec::new() };
         let (mut done, mut bytes) = (after, 0);
-        while done < to && (done == after || (rows.map.len() < most.rows && bytes < most.bytes)) {
+        while done < to && (done == after || (rows.rows.rows.len() < most.rows && bytes < most.bytes)) {
             if stretch.stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
@@ -109,17 +108,15 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Fold<K, S
                 Err(Error::new(ErrorKind::Io, message))
             })?;
             done = event.position();
-            let keys = rows.keys_elsewhere;
+            let keys = rows.rows.keys_elsewhere;
             self.apply(&event, &mut rows).map_err(|error| self.failed(&event, &error))?;
             // What states have elsewhere comes from the events.
             bytes += match mem::needs_drop::<S>() {
                 true => event.record_len(),
-                false => rows.keys_elsewhere - keys,
+                false => rows.rows.keys_elsewhere - keys,
             };
         }
-        let mut rows: Vec<(ShortKey, S)> = rows.map.into_iter().collect();
-        rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        Ok(Some(Piece { to: done, rows }))
+        Ok(Some(Piece { to: done, rows: rows.rows.into_sorted() }))
     }
 
     fn failed(&self, event: &RecordedEvent, error: &ApplyError) -> Error {
@@ -175,24 +172,20 @@ fn each<T: Send, R: Send>(threads: usize, things: Vec<T>, work: impl Fn(T) -> R 
 }
 
 /// Rows while events are folded into them.
-struct InMap<S> {
-    map: HashMap<ShortKey, S, KeyHashes>,
+struct InMemory<S> {
+    rows: Keyed<S>,
     /// Room for the encoded key.
     key: Vec<u8>,
-    /// Bytes of keys that are not in the map itself.
-    keys_elsewhere: usize,
 }
 
-impl<K: Key, S> Cells<K, S> for InMap<S> {
+impl<K: Key, S> Cells<K, S> for InMemory<S> {
     fn change(&mut self, key: K, change: &dyn Change<S>) -> Result<(), ApplyError> {
         self.key.clear();
         key.encode(&mut self.key);
-        match self.map.get_mut(self.key.as_slice()) {
-            Some(state) => change.add(state),
-            None => {
-                let (key, state) = (ShortKey::of(&self.key), change.start()?);
-                self.keys_elsewhere += key.elsewhere();
-                self.map.insert(key, state);
+        match self.rows.find(&self.key) {
+            Ok(number) => self.rows.get_mut(number).map_or(Ok(()), |state| change.add(state)),
+            Err(place) => {
+                self.rows.insert(place, &self.key, change.start()?);
                 Ok(())
             }
         }

@@ -68,19 +68,20 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Merge<'_,
         let mut earlier = self.earlier(&range, count);
         let mut rows = RangeRows::default();
         let mut pieces: Vec<_> = range.pieces.into_iter().map(|rows| rows.into_iter().peekable()).collect();
+        let mut bytes = Vec::new();
         while let Some((key, state)) = self.next(&mut pieces)? {
-            let key = row_key(&key);
-            let state = match earlier.value(&key)? {
+            let key = row_key(&key, &mut bytes);
+            let state = match earlier.value(key)? {
                 None => state,
                 Some(before) => {
-                    rows.gone.add(RowHash::of(&key, &before));
+                    rows.gone.add(RowHash::of(key, &before));
                     let mut merged = value::decode(&before)?;
                     self.merge(&mut merged, state)?;
                     merged
                 }
             };
-            let value = rows.writes.put_with(&key, |bytes| value::append(&state, bytes))?;
-            rows.come.add(RowHash::of(&key, value));
+            let value = rows.writes.put_with(key, |bytes| value::append(&state, bytes))?;
+            rows.come.add(RowHash::of(key, value));
         }
         Ok(rows)
     }
@@ -123,7 +124,8 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Merge<'_,
             0 => Earlier::None,
             all if all / LOOKED_UP > changed => Earlier::LookedUp(self.rows),
             _ => {
-                let (from, to) = (Bound::Included(row_key(first)), Bound::Included(row_key(last)));
+                let bound = |key| Bound::Included(row_key(key, &mut Vec::new()).to_vec());
+                let (from, to) = (bound(first), bound(last));
                 Earlier::Read(self.rows.scan(from, to).peekable())
             }
         }
@@ -132,10 +134,9 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Merge<'_,
 
 type InOrder<S> = Peekable<vec::IntoIter<(ShortKey, S)>>;
 
-/// A row's key in the view's own part.
-fn row_key(key: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(key.len() + 1);
-    Part::OWN.start(&mut bytes);
+/// A row's key in the view's own part, which is put into `bytes`.
+fn row_key<'a>(key: &[u8], bytes: &'a mut Vec<u8>) -> &'a [u8] {
+    Part::OWN.start(bytes);
     bytes.extend_from_slice(key);
     bytes
 }

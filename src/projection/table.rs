@@ -162,7 +162,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
 
     pub(super) fn get(&mut self, base: &mut Base, key: &K) -> Result<Option<&V>, ApplyError> {
         let number = self.find(base, key, Need::Value)?;
-        Ok(self.held.rows.get(number).and_then(|held| held.value.as_ref()))
+        Ok(self.held.get(number).and_then(|(_, held)| held.value.as_ref()))
     }
 
     /// A base that cannot be read is remembered there.
@@ -224,7 +224,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
     /// The row that was just found is about to be changed.
     fn change(&mut self, number: usize) -> Result<&mut Held<V>, ApplyError> {
         let lost = || ApplyError::new("a row that was found is not there");
-        let held = self.held.rows.get_mut(number).ok_or_else(lost)?;
+        let held = self.held.get_mut(number).ok_or_else(lost)?;
         if let Some(telling) = &mut self.telling {
             telling.touch(number, &held.value)?;
         }
@@ -238,28 +238,28 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
         let is_unknown = |number: &usize| {
             let stored = self.held.stored.get(*number);
             matches!(stored, Some(Stored::Unknown))
-                && self.held.rows.get(*number).is_some_and(|held| held.changed)
+                && self.held.get(*number).is_some_and(|(_, held)| held.changed)
         };
-        let mut unknown: Vec<usize> = (0..self.held.rows.len()).filter(is_unknown).collect();
+        let mut unknown: Vec<usize> = (0..self.held.len()).filter(is_unknown).collect();
         let mut lookups = rows.lookups();
         if lookups.may_find() {
-            let key = |number: &usize| self.held.rows.get(*number).map(|held| &held.key);
+            let key = |number: &usize| self.held.get(*number).map(|(key, _)| key);
             unknown.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
         }
         for number in unknown {
-            let Some((held, stored)) = self.held.rows.get(number).zip(self.held.stored.get_mut(number))
-            else {
-                continue;
-            };
-            let value = lookups.get(&held.key)?;
-            *stored = Stored::Known(value.as_deref().map(|value| RowHash::of(&held.key, value)));
+            let Some((key, _)) = self.held.get(number) else { continue };
+            let value = lookups.get(key)?;
+            let hash = value.as_deref().map(|value| RowHash::of(key, value));
+            if let Some(stored) = self.held.stored.get_mut(number) {
+                *stored = Stored::Known(hash);
+            }
             self.keep_stored(number, value);
         }
         Ok(())
     }
 
     fn finish_row(&mut self, number: usize, out: &mut Out) -> Result<Net, Error> {
-        let Some(held) = self.held.rows.get(number).filter(|held| held.changed) else {
+        let Some((key, held)) = self.held.get(number).filter(|(_, held)| held.changed) else {
             return Ok(Net::default());
         };
         let Some(Stored::Known(hash)) = self.held.stored.get(number).copied() else {
@@ -270,13 +270,13 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
         if net == Net::default() {
             return Ok(net);
         }
-        self.finish_entries(&held.key, stored.as_deref(), held.value.as_ref(), out)?;
+        self.finish_entries(key, stored.as_deref(), held.value.as_ref(), out)?;
         if let Some(hash) = hash {
             out.digest.remove(hash);
         }
         match &held.value {
-            Some(value) => out.put(&held.key, |bytes| value::append(value, bytes))?,
-            None => out.writes.remove(&held.key)?,
+            Some(value) => out.put(key, |bytes| value::append(value, bytes))?,
+            None => out.writes.remove(key)?,
         }
         Ok(net)
     }
@@ -372,11 +372,11 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> AnyTable for Tabl
     fn end_event(&mut self, told: &mut Vec<RowChange>) -> Result<(), Error> {
         let Some(telling) = &mut self.telling else { return Ok(()) };
         for (number, old) in telling.end_event() {
-            let Some(held) = self.held.rows.get(number) else { continue };
+            let Some((key, held)) = self.held.get(number) else { continue };
             let new = encoded(&held.value)?;
             telling.end(number, new.clone());
             if old != new {
-                told.push(RowChange { part: self.part, key: Bytes::copy_from_slice(&held.key), old, new });
+                told.push(RowChange { part: self.part, key: Bytes::copy_from_slice(key), old, new });
             }
         }
         Ok(())
@@ -385,7 +385,7 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> AnyTable for Tabl
     fn undo_event(&mut self) -> Result<(), Error> {
         let Some(telling) = &mut self.telling else { return Ok(()) };
         for (number, old) in telling.end_event() {
-            let Some(held) = self.held.rows.get_mut(number) else { continue };
+            let Some(held) = self.held.get_mut(number) else { continue };
             held.value = old.as_deref().map(value::decode).transpose()?;
             telling.end(number, old);
         }
@@ -395,7 +395,7 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> AnyTable for Tabl
     fn finish(&mut self, rows: &Version, out: &mut Out) -> Result<Net, Error> {
         self.load_unknown(rows)?;
         let mut net = Net::default();
-        for number in 0..self.held.rows.len() {
+        for number in 0..self.held.len() {
             let Net { added, removed } = self.finish_row(number, out)?;
             net = Net { added: net.added + added, removed: net.removed + removed };
         }

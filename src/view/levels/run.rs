@@ -247,6 +247,15 @@ pub(super) fn key_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
     bytes.get(at + HEADER..at + HEADER + usize::from(u16_at(bytes, at)?))
 }
 
+/// All of the row that is packed here.
+pub(super) fn row_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
+    let value_len = match u32_at(bytes, at + 2)? {
+        REMOVED => 0,
+        len => usize::try_from(len).ok()?,
+    };
+    bytes.get(at..at + HEADER + usize::from(u16_at(bytes, at)?) + value_len)
+}
+
 pub(super) fn too_large(_: TryFromIntError) -> Error {
     let limit = u64::from(u32::MAX);
     Error::new(ErrorKind::TooLarge { limit }, "the rows changed at once have more than 4 GiB")

@@ -1,9 +1,8 @@
 //! Rows that are changed together, packed in the order in which they come, until they are sorted into a run. Pure.
 
-use std::cmp::Ordering;
-
-use super::run::{Run, begin_row, key_at, set_value_len, too_large};
+use super::run::{Run, begin_row, key_at, row_at, set_value_len, too_large};
 use crate::error::Error;
+use crate::view::key_order::{KeyOrder, fetch};
 use crate::view::rows::{Change, check_limits};
 
 /// Changed rows. Of two for one key the later counts.
@@ -92,20 +91,13 @@ impl Writes {
         Ok(start)
     }
 
-    /// The packed row of this number.
-    fn row(&self, number: usize) -> &[u8] {
-        let start = |number: usize| self.starts.get(number).and_then(|start| usize::try_from(*start).ok());
-        let row =
-            start(number).and_then(|at| self.bytes.get(at..start(number + 1).unwrap_or(self.bytes.len())));
-        row.unwrap_or_default()
-    }
-
-    fn key(&self, number: usize) -> &[u8] {
-        key_at(self.row(number), 0).unwrap_or_default()
+    /// The key of the row that starts here.
+    fn key_at(&self, at: usize) -> &[u8] {
+        key_at(&self.bytes, at).unwrap_or_default()
     }
 
     fn keys(&self) -> impl Iterator<Item = &[u8]> {
-        (0..self.starts.len()).map(|number| self.key(number))
+        self.starts.iter().map(|at| self.key_at(usize::try_from(*at).unwrap_or_default()))
     }
 
     pub(super) fn into_run(self) -> Result<Run, Error> {
@@ -113,50 +105,14 @@ impl Writes {
             return Ok(Run::packed(self.bytes, self.starts));
         }
         let mut run = Run::with_room(self.starts.len(), self.bytes.len());
-        let mut rows = self.sorted().into_iter().peekable();
-        while let Some(Sorted { first, number }) = rows.next() {
-            let is_again = |next: &Sorted| next.first == first && self.key(next.number) == self.key(number);
-            if !rows.peek().is_some_and(is_again) {
-                run.push_packed(self.row(number))?;
-            }
+        let order = KeyOrder::of(self.starts.iter().copied(), |at| self.key_at(at));
+        for mut places in order.chunks() {
+            fetch(places.clone().filter_map(|at| self.bytes.get(at).copied()));
+            places.try_for_each(|at| run.push_packed(row_at(&self.bytes, at).unwrap_or_default()))?;
         }
         run.finish();
         Ok(run)
     }
-
-    /// By key, and those of one key as they came.
-    fn sorted(&self) -> Vec<Sorted> {
-        let skipped = self.common_prefix();
-        let first = |key: &[u8]| {
-            let mut first = [0; 8];
-            first.iter_mut().zip(key.iter().skip(skipped)).for_each(|(to, from)| *to = *from);
-            u64::from_be_bytes(first)
-        };
-        let rows = self.keys().enumerate();
-        let mut rows: Vec<_> = rows.map(|(number, key)| Sorted { first: first(key), number }).collect();
-        rows.sort_unstable_by(|a, b| match a.first.cmp(&b.first) {
-            Ordering::Equal => self.key(a.number).cmp(self.key(b.number)).then(a.number.cmp(&b.number)),
-            order => order,
-        });
-        rows
-    }
-
-    /// How many bytes all keys begin with alike.
-    fn common_prefix(&self) -> usize {
-        let first = self.keys().next().unwrap_or_default();
-        self.keys().fold(first.len(), |common, key| {
-            let alike = first.iter().zip(key).take(common);
-            alike.take_while(|(a, b)| a == b).count()
-        })
-    }
-}
-
-/// A row to be sorted.
-#[derive(Clone, Copy)]
-struct Sorted {
-    /// The bytes of its key after those that all keys have alike.
-    first: u64,
-    number: usize,
 }
 
 #[cfg(test)]

@@ -1,0 +1,95 @@
+//! The order of keys that lie anywhere in memory. Pure.
+
+use std::cmp::Ordering;
+use std::hint::black_box;
+
+/// So many things are fetched at once.
+const FETCHED: usize = 32;
+
+/// Places of keys, in the order of the keys.
+#[derive(Debug)]
+pub(crate) struct KeyOrder(Vec<Place>);
+
+/// Where a key is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// Its first bytes after those that all keys have alike.
+    first: u64,
+    at: u32,
+}
+
+impl Place {
+    fn at(&self) -> usize {
+        usize::try_from(self.at).unwrap_or_default()
+    }
+}
+
+impl KeyOrder {
+    /// Of the keys at these places. Of those that are equal the last place stays.
+    pub(crate) fn of<'a>(places: impl Iterator<Item = u32> + Clone, key: impl Fn(usize) -> &'a [u8]) -> Self {
+        let places = places.map(|at| Place { first: 0, at });
+        let skipped = common_prefix(places.clone().map(|place| key(place.at())));
+        let first = |key: &[u8]| {
+            let mut first = [0; 8];
+            first.iter_mut().zip(key.iter().skip(skipped)).for_each(|(to, from)| *to = *from);
+            u64::from_be_bytes(first)
+        };
+        let mut places: Vec<_> =
+            places.map(|place| Place { first: first(key(place.at())), ..place }).collect();
+        places.sort_unstable_by(|a, b| match a.first.cmp(&b.first) {
+            Ordering::Equal => key(a.at()).cmp(key(b.at())).then(a.at.cmp(&b.at)),
+            order => order,
+        });
+        places.dedup_by(|later, place| {
+            let is_equal = later.first == place.first && key(later.at()) == key(place.at());
+            if is_equal {
+                place.at = later.at;
+            }
+            is_equal
+        });
+        KeyOrder(places)
+    }
+
+    /// Some places at a time: so many as it is good to [`fetch`] at once.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = impl Iterator<Item = usize> + Clone> {
+        self.0.chunks(FETCHED).map(|places| places.iter().map(Place::at))
+    }
+}
+
+/// Reads a byte of each of some things that lie anywhere and are about to be used. The processor waits for all of them at
+/// once, where it would wait for one after the other when they are used.
+pub(crate) fn fetch(bytes: impl Iterator<Item = u8>) {
+    black_box(bytes.fold(0, |all, byte| all ^ byte));
+}
+
+/// How many bytes all keys begin with alike.
+fn common_prefix<'a>(mut keys: impl Iterator<Item = &'a [u8]>) -> usize {
+    let first = keys.next().unwrap_or_default();
+    keys.fold(first.len(), |common, key| {
+        let alike = first.iter().zip(key).take(common);
+        alike.take_while(|(a, b)| a == b).count()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn it_is_the_order_of_the_keys_each_at_its_last_place(
+            prefix in vec(any::<u8>(), 0..12),
+            keys in vec(vec(prop_oneof![Just(0), Just(1), Just(0xFF)], 0..12), 0..100),
+        ) {
+            let keys: Vec<_> = keys.into_iter().map(|key| [prefix.as_slice(), &key].concat()).collect();
+            let order = KeyOrder::of((0..).take(keys.len()), |at| &keys[at]);
+            let expected: BTreeMap<_, _> = keys.iter().zip(0..).collect();
+            prop_assert!(order.chunks().flatten().eq(expected.into_values()));
+        }
+    }
+}

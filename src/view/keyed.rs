@@ -1,0 +1,107 @@
+//! Things in memory, found by encoded keys. Pure.
+
+use std::hash::BuildHasher;
+use std::mem;
+
+use super::key_hashes::KeyHashes;
+use super::key_order::{KeyOrder, fetch};
+use super::numbers::Numbers;
+use super::short_key::ShortKey;
+
+/// Things in the order in which they came, each with a key of its own and a number.
+#[derive(Debug)]
+pub(crate) struct Keyed<T> {
+    pub(crate) rows: Vec<(ShortKey, T)>,
+    numbers: Numbers,
+    hashes: KeyHashes,
+    /// Bytes of keys that are not in `rows` itself.
+    pub(crate) keys_elsewhere: usize,
+}
+
+/// A key that is not there yet, by half of its hash.
+#[derive(Debug)]
+pub(crate) struct Vacant(u32);
+
+impl<T> Keyed<T> {
+    pub(crate) fn new() -> Self {
+        Keyed { rows: Vec::new(), numbers: Numbers::new(), hashes: KeyHashes::default(), keys_elsewhere: 0 }
+    }
+
+    /// The number of a key.
+    pub(crate) fn find(&self, key: &[u8]) -> Result<usize, Vacant> {
+        let hash = u32::try_from(self.hashes.hash_one(key) >> 32).unwrap_or_default();
+        let is_it = |number: usize| self.rows.get(number).is_some_and(|(found, _)| **found == *key);
+        self.numbers.find(hash, is_it).ok_or(Vacant(hash))
+    }
+
+    /// Adds what belongs to a key that is not there, and returns its number.
+    pub(crate) fn insert(&mut self, place: Vacant, key: &[u8], thing: T) -> usize {
+        let Vacant(hash) = place;
+        let key = ShortKey::of(key);
+        self.keys_elsewhere += key.elsewhere();
+        self.rows.push((key, thing));
+        self.numbers.add(hash)
+    }
+
+    /// What has this number.
+    pub(crate) fn get_mut(&mut self, number: usize) -> Option<&mut T> {
+        self.rows.get_mut(number).map(|(_, thing)| thing)
+    }
+
+    /// Bytes of memory, but for what the things have elsewhere.
+    pub(crate) fn size(&self) -> usize {
+        self.rows.len() * mem::size_of::<(ShortKey, T)>() + self.numbers.size() + self.keys_elsewhere
+    }
+
+    /// In the order of the keys.
+    pub(crate) fn into_sorted(self) -> Vec<(ShortKey, T)> {
+        let key = |number: usize| self.rows.get(number).map_or(&[][..], |(key, _)| key);
+        let order = KeyOrder::of((0..).take(self.rows.len()), key);
+        let mut rows: Vec<_> = self.rows.into_iter().map(Some).collect();
+        let mut sorted = Vec::with_capacity(rows.len());
+        for numbers in order.chunks() {
+            fetch(numbers.clone().filter_map(|number| rows.get(number)).map(|row| u8::from(row.is_some())));
+            sorted.extend(numbers.filter_map(|number| rows.get_mut(number).and_then(Option::take)));
+        }
+        sorted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(keyed: &mut Keyed<usize>, key: &[u8]) -> usize {
+        let next = keyed.rows.len();
+        keyed.find(key).unwrap_or_else(|place| keyed.insert(place, key, next))
+    }
+
+    #[test]
+    fn each_key_has_one_number_and_they_come_sorted() {
+        let mut keyed = Keyed::new();
+        let keys: Vec<Vec<u8>> =
+            (0..3000u32).map(|n| n.to_be_bytes().repeat(1 + usize::from(n.to_be_bytes()[3]) % 9)).collect();
+        for _ in 0..2 {
+            for (expected, key) in keys.iter().enumerate() {
+                assert_eq!(number(&mut keyed, key), expected);
+                assert_eq!(keyed.get_mut(expected), Some(&mut expected.clone()));
+            }
+        }
+        let mut expected: Vec<_> = keys.iter().cloned().zip(0..).collect();
+        expected.sort();
+        let sorted = keyed.into_sorted().into_iter().map(|(key, number)| (key.to_vec(), number));
+        assert_eq!(sorted.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn its_size_has_the_bytes_of_long_keys() {
+        let size = |len: usize| {
+            let mut keyed = Keyed::new();
+            for n in 0..100u8 {
+                number(&mut keyed, &vec![n; len]);
+            }
+            keyed.size()
+        };
+        assert_eq!(size(1000) - size(10), 100 * 1000);
+    }
+}
