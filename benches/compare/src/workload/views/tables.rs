@@ -1,5 +1,5 @@
-//! The same table in other engines. Each batch of events is folded in memory, and each row it changes is read and written
-//! once, in the order of the keys, together with the offset in one durable transaction.
+//! The same table in other engines: rows that each are read, added to and written, together with the offset in one durable
+//! transaction. An application can hand each event to its engine, or sum a batch in a map first, as everfold does.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -15,27 +15,28 @@ use super::{Purchase, sums, tally};
 use crate::peer::Outcome;
 use crate::workload::{Contender, Kind, Setting};
 
-/// What a batch of events adds to each row it changes, in the order of the keys.
-type Added = Vec<((u32, u32), i64)>;
-
 /// A table of one engine.
 trait Table: Sized {
     fn open(dir: &Path) -> Outcome<Self>;
-    /// Adds to the rows, and writes how many events there were, durably and in one step.
-    fn add(&mut self, added: &Added, offset: u64) -> Outcome<()>;
-    fn rows(&self) -> Outcome<Added>;
+    /// Adds each of these to its row, one after the other, and writes how many events there were, durably and in one step.
+    fn add(&mut self, purchases: &[Purchase], offset: u64) -> Outcome<()>;
+    fn rows(&self) -> Outcome<Vec<Purchase>>;
 }
 
+/// In the name of one to whom each event is handed.
+pub(crate) const EACH: &str = ", each event";
 /// At the end of the name of one who reads everfold's log.
 pub(crate) const OF_LOG: &str = " of everfold's log";
 
-/// Where the events come from.
+/// What becomes of the events before they are handed to the engine.
 #[derive(Clone)]
 pub(super) enum Events {
-    /// They are in memory, decoded.
-    Decoded(Rc<Vec<Purchase>>),
-    /// They are read from everfold's log in this directory, as everfold has to read them.
-    Log(Rc<TempDir>),
+    /// Nothing. They are in memory, decoded.
+    Each(Rc<Vec<Purchase>>),
+    /// They are in memory, decoded, and are summed in a map; the sums are put in the order of their keys.
+    Summed(Rc<Vec<Purchase>>),
+    /// The same, but they are read from everfold's log in this directory, as everfold has to read them.
+    OfLog(Rc<TempDir>),
 }
 
 /// What is brought into a table, how many events at a time, and what they come to.
@@ -48,33 +49,45 @@ pub(super) struct Replay {
 
 fn contender<T: Table>(setting: &Setting, name: &str, replay: Replay) -> Contender {
     let (setting, of) = (setting.clone(), replay.batch / 1000 * 1000);
-    let source = match replay.events {
-        Events::Decoded(_) => "",
-        Events::Log(_) => OF_LOG,
+    let (way, source) = match replay.events {
+        Events::Each(_) => (EACH, ""),
+        Events::Summed(_) => (", summed", ""),
+        Events::OfLog(_) => (", summed", OF_LOG),
     };
-    Contender::new(format!("{name}, batches of {of}{source}"), Kind::Peer, move || {
+    Contender::new(format!("{name}{way}, batches of {of}{source}"), Kind::Peer, move || {
         let dir = setting.directory()?;
         let mut table = T::open(dir.path())?;
         let (start, count) = match &replay.events {
-            Events::Decoded(purchases) => (Instant::now(), decoded(&mut table, purchases, replay.batch)?),
-            Events::Log(log) => {
+            Events::Each(purchases) => {
+                (Instant::now(), decoded(&mut table, purchases, replay.batch, T::add)?)
+            }
+            Events::Summed(purchases) => {
+                let summed = |table: &mut T, batch: &[Purchase], offset| add(table, sums(batch), offset);
+                (Instant::now(), decoded(&mut table, purchases, replay.batch, summed)?)
+            }
+            Events::OfLog(log) => {
                 let store = Options::new().read_only(true).open(log.path())?;
                 (Instant::now(), read(&mut table, &store, replay.batch)?)
             }
         };
         let rate = count as f64 / start.elapsed().as_secs_f64();
-        if tally(table.rows()?) != replay.wanted {
+        if tally(table.rows()?.into_iter().map(cell_of)) != replay.wanted {
             return Err("the rows are wrong".into());
         }
         Ok(rate)
     })
 }
 
-fn decoded(table: &mut impl Table, purchases: &[Purchase], batch: usize) -> Outcome<u64> {
+fn decoded<T>(
+    table: &mut T,
+    purchases: &[Purchase],
+    batch: usize,
+    add: impl Fn(&mut T, &[Purchase], u64) -> Outcome<()>,
+) -> Outcome<u64> {
     let mut offset = 0;
     for batch in purchases.chunks(batch) {
         offset += batch.len() as u64;
-        add(table, sums(batch), offset)?;
+        add(table, batch, offset)?;
     }
     Ok(offset)
 }
@@ -96,9 +109,14 @@ fn read(table: &mut impl Table, store: &Store, batch: usize) -> Outcome<u64> {
 }
 
 fn add(table: &mut impl Table, sums: HashMap<(u32, u32), i64>, offset: u64) -> Outcome<()> {
-    let mut added: Added = sums.into_iter().collect();
+    let mut added: Vec<Purchase> =
+        sums.into_iter().map(|((customer, item), quantity)| (customer, item, quantity)).collect();
     added.sort_unstable();
     table.add(&added, offset)
+}
+
+fn cell_of((customer, item, quantity): Purchase) -> ((u32, u32), i64) {
+    ((customer, item), quantity)
 }
 
 pub(super) fn sqlite(setting: &Setting, replay: Replay) -> Contender {
@@ -132,14 +150,14 @@ impl Table for Sqlite {
         Ok(Sqlite(connection))
     }
 
-    fn add(&mut self, added: &Added, offset: u64) -> Outcome<()> {
+    fn add(&mut self, purchases: &[Purchase], offset: u64) -> Outcome<()> {
         let writing = self.0.transaction()?;
         {
             let mut upsert = writing.prepare_cached(
                 "INSERT INTO sums VALUES (?1, ?2, ?3)
                  ON CONFLICT DO UPDATE SET quantity = quantity + excluded.quantity",
             )?;
-            for ((customer, item), quantity) in added {
+            for (customer, item, quantity) in purchases {
                 upsert.execute(params![customer, item, quantity])?;
             }
             writing.execute("REPLACE INTO progress VALUES (1, ?1)", [i64::try_from(offset)?])?;
@@ -148,9 +166,9 @@ impl Table for Sqlite {
         Ok(())
     }
 
-    fn rows(&self) -> Outcome<Added> {
+    fn rows(&self) -> Outcome<Vec<Purchase>> {
         let mut statement = self.0.prepare("SELECT customer, item, quantity FROM sums")?;
-        let rows = statement.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 }
@@ -165,11 +183,12 @@ impl Table for Redb {
         Ok(Redb(redb::Database::create(dir.join("redb"))?))
     }
 
-    fn add(&mut self, added: &Added, offset: u64) -> Outcome<()> {
+    fn add(&mut self, purchases: &[Purchase], offset: u64) -> Outcome<()> {
         let writing = self.0.begin_write()?;
         {
             let mut sums = writing.open_table(SUMS)?;
-            for (key, quantity) in added {
+            for (customer, item, quantity) in purchases {
+                let key = (*customer, *item);
                 let before = sums.get(key)?.map_or(0, |quantity| quantity.value());
                 sums.insert(key, before + quantity)?;
             }
@@ -179,24 +198,25 @@ impl Table for Redb {
         Ok(())
     }
 
-    fn rows(&self) -> Outcome<Added> {
+    fn rows(&self) -> Outcome<Vec<Purchase>> {
         let reading = self.0.begin_read()?;
         let mut rows = Vec::new();
         for row in reading.open_table(SUMS)?.iter()? {
             let (key, quantity) = row?;
-            rows.push((key.value(), quantity.value()));
+            let (customer, item) = key.value();
+            rows.push((customer, item, quantity.value()));
         }
         Ok(rows)
     }
 }
 
-fn key((customer, item): (u32, u32)) -> [u8; 8] {
+fn key(customer: u32, item: u32) -> [u8; 8] {
     (u64::from(customer) << 32 | u64::from(item)).to_be_bytes()
 }
 
-fn cell(key: &[u8], quantity: &[u8]) -> Outcome<((u32, u32), i64)> {
+fn row(key: &[u8], quantity: &[u8]) -> Outcome<Purchase> {
     let key = u64::from_be_bytes(key.try_into()?);
-    Ok((((key >> 32) as u32, key as u32), i64::from_le_bytes(quantity.try_into()?)))
+    Ok(((key >> 32) as u32, key as u32, i64::from_le_bytes(quantity.try_into()?)))
 }
 
 struct Fjall {
@@ -212,11 +232,11 @@ impl Table for Fjall {
         Ok(Fjall { sums: keyspace("sums")?, progress: keyspace("progress")?, database })
     }
 
-    fn add(&mut self, added: &Added, offset: u64) -> Outcome<()> {
-        let batch = fjall::OwnedWriteBatch::with_capacity(self.database.clone(), added.len() + 1);
+    fn add(&mut self, purchases: &[Purchase], offset: u64) -> Outcome<()> {
+        let batch = fjall::OwnedWriteBatch::with_capacity(self.database.clone(), purchases.len() + 1);
         let mut batch = batch.durability(Some(fjall::PersistMode::SyncData));
-        for (cell, quantity) in added {
-            let key = key(*cell);
+        for (customer, item, quantity) in purchases {
+            let key = key(*customer, *item);
             let before = match self.sums.get(key)? {
                 Some(quantity) => i64::from_le_bytes(quantity.as_ref().try_into()?),
                 None => 0,
@@ -228,11 +248,11 @@ impl Table for Fjall {
         Ok(())
     }
 
-    fn rows(&self) -> Outcome<Added> {
+    fn rows(&self) -> Outcome<Vec<Purchase>> {
         let mut rows = Vec::new();
-        for row in self.sums.iter() {
-            let (key, quantity) = row.into_inner()?;
-            rows.push(cell(&key, &quantity)?);
+        for found in self.sums.iter() {
+            let (key, quantity) = found.into_inner()?;
+            rows.push(row(&key, &quantity)?);
         }
         Ok(rows)
     }
@@ -245,10 +265,10 @@ impl Table for Sled {
         Ok(Sled(sled::open(dir)?))
     }
 
-    fn add(&mut self, added: &Added, offset: u64) -> Outcome<()> {
+    fn add(&mut self, purchases: &[Purchase], offset: u64) -> Outcome<()> {
         let mut batch = sled::Batch::default();
-        for (cell, quantity) in added {
-            let key = key(*cell);
+        for (customer, item, quantity) in purchases {
+            let key = key(*customer, *item);
             let before = match self.0.get(key)? {
                 Some(quantity) => i64::from_le_bytes(quantity.as_ref().try_into()?),
                 None => 0,
@@ -261,12 +281,12 @@ impl Table for Sled {
         Ok(())
     }
 
-    fn rows(&self) -> Outcome<Added> {
+    fn rows(&self) -> Outcome<Vec<Purchase>> {
         let mut rows = Vec::new();
-        for row in self.0.iter() {
-            let (key, quantity) = row?;
+        for found in self.0.iter() {
+            let (key, quantity) = found?;
             if key.as_ref() != b"progress" {
-                rows.push(cell(&key, &quantity)?);
+                rows.push(row(&key, &quantity)?);
             }
         }
         Ok(rows)
