@@ -162,7 +162,7 @@ impl ViewHome {
         self.check(version.meta(), catalog).map_err(unfit)?;
         self.layout.check_rows(version.get(&Layout::names_key())?.as_deref()).map_err(unfit)?;
         if self.verify {
-            check_rows(version.meta(), version.digest()?).map_err(unfit)?;
+            check_rows(version.meta(), levels.read_all()?).map_err(unfit)?;
         }
         Ok(OpenedRows { levels, rebuilt_because: None })
     }

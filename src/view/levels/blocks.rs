@@ -12,7 +12,7 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::filter::Filters;
+use super::filter::{Filter, Filters};
 use super::run::{Run, RunRow};
 use crate::error::{Error, ErrorKind};
 use crate::event::Position;
@@ -220,6 +220,11 @@ impl Blocks {
 
     fn last_block(&self, to: Bound<&[u8]>) -> Result<Option<Block>, Error> {
         self.stored.floor(to)?.as_ref().map_or(Ok(None), Block::decode)
+    }
+
+    /// These are the keys of all rows there are, but for some that runs over them remove.
+    pub(super) fn know(&self, keys: Filter) {
+        self.filters.know(keys);
     }
 
     /// These rows are about to be written.

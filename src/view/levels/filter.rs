@@ -19,13 +19,21 @@ pub(super) struct Filter {
 impl Filter {
     pub(super) fn of<'a>(rows: usize, keys: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut filter = Filter { words: vec![0; rows / 4 + 1] };
-        for key in keys {
-            let (word, bits) = filter.place(xxh3_64(key));
-            if let Some(word) = filter.words.get_mut(word) {
-                *word |= bits;
-            }
-        }
+        keys.for_each(|key| filter.add(key));
         filter
+    }
+
+    /// Of no keys yet, with room for so many; none for those of which too many would be needed.
+    pub(super) fn with_room(rows: u64) -> Option<Self> {
+        let words = usize::try_from(rows / 4 + 1).ok().filter(|words| *words <= MOST_BYTES / 8)?;
+        Some(Filter { words: vec![0; words] })
+    }
+
+    pub(super) fn add(&mut self, key: &[u8]) {
+        let (word, bits) = self.place(xxh3_64(key));
+        if let Some(word) = self.words.get_mut(word) {
+            *word |= bits;
+        }
     }
 
     pub(super) fn may_have(&self, key: &[u8]) -> bool {
@@ -52,7 +60,7 @@ impl Filter {
     }
 }
 
-/// Of all keys that were ever put in a place, if that is known from the first on.
+/// Of all keys that are in a place, if these are known.
 #[derive(Debug)]
 pub(super) struct Filters(RwLock<Option<Vec<Arc<Filter>>>>);
 
@@ -65,6 +73,11 @@ impl Filters {
     /// Nobody knows what is there.
     pub(super) fn of_anything() -> Self {
         Filters(RwLock::new(None))
+    }
+
+    /// These are all keys that are there.
+    pub(super) fn know(&self, all: Filter) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(vec![Arc::new(all)]);
     }
 
     /// From now on these keys may be there, too.

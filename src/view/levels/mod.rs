@@ -24,6 +24,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use blocks::Blocks;
+use filter::Filter;
 use redo::Redo;
 use redo_files::RedoFiles;
 use run::Run;
@@ -31,6 +32,7 @@ use version::Epoch;
 pub(crate) use version::Version;
 pub(crate) use writes::Writes;
 
+use super::digest::Digest;
 use super::meta::{Place, ViewMeta};
 use super::rows::{Change, Rows};
 use crate::error::{Error, ErrorKind};
@@ -148,6 +150,21 @@ impl Levels {
     /// The rows as of the last checkpoint.
     pub(crate) fn version(&self) -> Arc<Version> {
         self.shared.version()
+    }
+
+    /// Reads all rows, and returns what tells them from any others. Keys that are not among them are not looked for in the
+    /// key-value store any more.
+    pub(crate) fn read_all(&self) -> Result<Digest, Error> {
+        let version = self.version();
+        let mut keys = Filter::with_room(version.meta.digest.rows);
+        let digest = version.digest_with(|key| keys.iter_mut().for_each(|keys| keys.add(key)))?;
+        let _writing = self.shared.writing();
+        // What was read is all there is: the rows are those that are said, and nothing was drained meanwhile.
+        let is_all = digest == version.meta.digest && Arc::ptr_eq(&version, &self.shared.version());
+        if let Some(keys) = keys.filter(|_| is_all) {
+            self.shared.bottom.know(keys);
+        }
+        Ok(digest)
     }
 
     /// Makes changes visible together with the checkpoint after them. They are not durable yet. Only the projector calls

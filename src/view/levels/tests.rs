@@ -27,6 +27,8 @@ struct Tables {
     states: Vec<Model>,
     /// Writes until the power is lost.
     left: Option<usize>,
+    /// How often a row was looked for.
+    looks: usize,
 }
 
 impl Lossy {
@@ -44,7 +46,7 @@ impl Lossy {
         let left = tables.states.len().saturating_sub(lost).max(1).min(tables.states.len());
         let states =
             left.checked_sub(1).and_then(|last| tables.states.get(last)).cloned().into_iter().collect();
-        Lossy(Mutex::new(Tables { states, left: None }))
+        Lossy(Mutex::new(Tables { states, ..Tables::default() }))
     }
 }
 
@@ -58,6 +60,7 @@ impl Rows for Lossy {
     }
 
     fn floor(&self, to: Bound<&[u8]>) -> Result<Option<Row>, Error> {
+        self.tables().looks += 1;
         let owned = |(key, value): (&Vec<u8>, &Vec<u8>)| (key.clone(), value.clone());
         Ok(self.now(|table| table.range::<[u8], _>((Bound::Unbounded, to)).next_back().map(owned)))
     }
@@ -211,6 +214,9 @@ impl Life {
         assert!((self.durable..=self.at()).contains(&at), "{at} of {}..{}", self.durable, self.at());
         self.models.truncate(at + 1);
         self.durable = at;
+        if at.is_multiple_of(2) {
+            assert_eq!(levels.read_all().unwrap(), digest(self.models.last().unwrap()));
+        }
         self.levels = Some(levels);
     }
 
@@ -319,4 +325,30 @@ fn a_huge_file_that_is_no_record_is_not_read() {
     drop(levels);
     let found = Levels::open(life.stored.clone(), life.dir.path(), LIMIT).unwrap().version();
     assert_eq!(found.get(&[1]).unwrap(), Some(vec![2]));
+}
+
+#[test]
+fn after_all_rows_were_read_those_that_are_not_there_are_not_looked_for() {
+    let mut life = Life::new();
+    let rows = (0..2000u32).map(|n| (n.to_be_bytes().to_vec(), Some(vec![7; 100])));
+    life.publish(&rows.collect());
+    drop(life.levels().shared.wait_for_drain(life.levels().shared.writing()));
+    let levels = Levels::open(life.stored.clone(), life.dir.path(), LIMIT);
+    life.levels = Some(levels.unwrap());
+    let absent = |life: &Life| {
+        let looks = life.stored.tables().looks;
+        let version = life.levels().version();
+        assert!((5000..6000u32).all(|n| version.get(&n.to_be_bytes()).unwrap().is_none()));
+        life.stored.tables().looks - looks
+    };
+    assert_eq!(absent(&life), 1000);
+    let model = life.models.last().unwrap().clone();
+    assert_eq!(life.levels().read_all().unwrap(), digest(&model));
+    assert!(absent(&life) < 200, "{}", absent(&life));
+    check(&life.levels().version(), &model);
+    // What is put from now on is found.
+    let more = (5000..6000u32).map(|n| (n.to_be_bytes().to_vec(), Some(vec![8; 100])));
+    life.publish(&more.collect());
+    drop(life.levels().shared.wait_for_drain(life.levels().shared.writing()));
+    check(&life.levels().version(), life.models.last().unwrap());
 }

@@ -119,10 +119,16 @@ impl Version {
 
     /// What tells the rows from any others. Reads them all.
     pub(crate) fn digest(&self) -> Result<Digest, Error> {
+        self.digest_with(|_| {})
+    }
+
+    /// The same. Each key is told.
+    pub(super) fn digest_with(&self, mut key_of: impl FnMut(&[u8])) -> Result<Digest, Error> {
         let mut digest = Digest::default();
         for row in self.scan(Bound::Unbounded, Bound::Unbounded) {
             let (key, value) = row?;
             digest.add(RowHash::of(&key, &value));
+            key_of(&key);
         }
         Ok(digest)
     }
