@@ -105,7 +105,7 @@ fn of_views(all: &[Measured]) -> Vec<Target> {
         target(
             "replay_over_in_memory_fold",
             "replay into a durable view over a fold into a map, both read from the log",
-            find(RARE).and_then(|m| Some(m.own()?.over(m.row("HashMap, read from everfold's log")?))),
+            find(RARE).and_then(|m| Some(m.own()?.over(m.row("HashMap, of the log")?))),
             0.5,
         ),
         target(
@@ -148,8 +148,8 @@ fn of_replays(all: &[Measured]) -> Vec<Target> {
 /// Of which of the other engines the best is meant, by their names.
 const WAYS: [(&str, fn(&str) -> bool); 4] = [
     ("best_peer", |name| !name.ends_with(tables::OF_LOG)),
-    ("best_peer_in_batches_of_100000", |name| name.ends_with("100000")),
-    ("best_peer_of_each_event", |name| name.contains(tables::EACH)),
+    ("best_peer_in_batches_of_100000", |name| name.ends_with(tables::SUMS_OF_100_000)),
+    ("best_peer_of_each_event", |name| name.ends_with(tables::EACH)),
     ("best_peer_of_log", |name| name.ends_with(tables::OF_LOG)),
 ];
 

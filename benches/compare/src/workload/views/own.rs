@@ -70,7 +70,7 @@ fn check(view: &View<(u32, u32), i64>, wanted: (u64, u64)) -> Outcome<()> {
 /// A fold of the events in a log: into a map, and into a view that is durable.
 pub(super) fn replay(dir: &Rc<TempDir>, purchases: &[Purchase], wanted: (u64, u64)) -> Vec<Contender> {
     let (log, count) = (dir.clone(), purchases.len() as f64);
-    let map = Contender::new("HashMap, read from everfold's log", Kind::Raw, move || {
+    let map = Contender::new("HashMap, of the log", Kind::Raw, move || {
         let store = Options::new().read_only(true).open(log.path())?;
         let (start, mut sums) = (Instant::now(), HashMap::new());
         for event in store.read(Position::START) {

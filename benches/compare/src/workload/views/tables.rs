@@ -23,10 +23,13 @@ trait Table: Sized {
     fn rows(&self) -> Outcome<Vec<Purchase>>;
 }
 
-/// In the name of one to whom each event is handed.
+/// At the end of the name of one to whom each event is handed.
 pub(crate) const EACH: &str = ", each event";
 /// At the end of the name of one who reads everfold's log.
-pub(crate) const OF_LOG: &str = " of everfold's log";
+pub(crate) const OF_LOG: &str = " of the log";
+/// In the name of one who gets the sums of so many events.
+pub(crate) const SUMS_OF_100_000: &str = ", sums of 100 k";
+const SUMS_OF_1_000_000: &str = ", sums of 1 M";
 
 /// What becomes of the events before they are handed to the engine.
 #[derive(Clone)]
@@ -48,13 +51,14 @@ pub(super) struct Replay {
 }
 
 fn contender<T: Table>(setting: &Setting, name: &str, replay: Replay) -> Contender {
-    let (setting, of) = (setting.clone(), replay.batch / 1000 * 1000);
-    let (way, source) = match replay.events {
-        Events::Each(_) => (EACH, ""),
-        Events::Summed(_) => (", summed", ""),
-        Events::OfLog(_) => (", summed", OF_LOG),
+    let setting = setting.clone();
+    let sums_of = if replay.batch == 100_000 { SUMS_OF_100_000 } else { SUMS_OF_1_000_000 };
+    let way = match replay.events {
+        Events::Each(_) => EACH.to_owned(),
+        Events::Summed(_) => sums_of.to_owned(),
+        Events::OfLog(_) => format!("{sums_of}{OF_LOG}"),
     };
-    Contender::new(format!("{name}{way}, batches of {of}{source}"), Kind::Peer, move || {
+    Contender::new(format!("{name}{way}"), Kind::Peer, move || {
         let dir = setting.directory()?;
         let mut table = T::open(dir.path())?;
         let (start, count) = match &replay.events {
