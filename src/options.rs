@@ -130,8 +130,9 @@ impl Options {
     /// Memory for the rows of each view that have changed and are not in its key-value store yet, in bytes (default:
     /// 64 MiB). When they take about so much, they are written there in the background, while others take as much again;
     /// so may the rows that events are being applied to. A row that changes often until then costs no more than one
-    /// that changes once. A view that is made anew keeps up to 32 MiB more, which tell of most keys that are not there
-    /// that they are not.
+    /// that changes once. Each view keeps up to 32 MiB more, two bytes a row, which tell of most keys that are not
+    /// there that they are not: one that was made in this opening, or read whole in it (see
+    /// [`verify_views`](Self::verify_views)).
     pub fn view_memory_bytes(mut self, bytes: usize) -> Self {
         self.view_memory_bytes = bytes;
         self
@@ -139,7 +140,8 @@ impl Options {
 
     /// Whether [`project`](crate::Store::project) reads all rows of a view that it finds, and holds them against the digest
     /// that was written with them (default: yes). Rows that the key-value store has lost or brought back are found in no
-    /// other way: the view would go on with them and be wrong. It takes some seconds for a million small rows.
+    /// other way: the view would go on with them and be wrong. It takes some seconds for a million small rows, and spares
+    /// the view to look for rows that are not there.
     pub fn verify_views(mut self, verify: bool) -> Self {
         self.verify_views = verify;
         self

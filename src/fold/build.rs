@@ -15,7 +15,7 @@ use super::declared::Fold;
 use super::gather::on_threads;
 use super::merging::{Merge, RangeOfKeys, RangeRows, split};
 use crate::error::{Error, ErrorKind};
-use crate::event::{Position, RecordedEvent};
+use crate::event::Position;
 use crate::log::catalog::closed;
 use crate::log::cursor::Cursor;
 use crate::log::holds::truncated;
@@ -24,6 +24,11 @@ use crate::view::key::Key;
 use crate::view::keyed::Keyed;
 use crate::view::levels::Writes;
 use crate::view::short_key::ShortKey;
+
+/// So many events are read before they are folded, when there are many rows.
+const EVENTS_AT_ONCE: usize = 32;
+/// No more are read when they have so many bytes.
+const BYTES_AT_ONCE: usize = 256 << 10;
 
 /// How much is in memory at a time, about.
 #[derive(Clone, Copy, Debug)]
@@ -97,30 +102,34 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Fold<K, S
     ) -> Result<Option<Piece<S>>, Error> {
         let events = to.get().saturating_sub(after.get());
         let mut cursor = Cursor::forward(stretch.catalog.clone(), after).limit(events);
-        let mut rows = InMemory { rows: Keyed::new(), key: Vec::new() };
-        let (mut done, mut bytes) = (after, 0);
-        while done < to && (done == after || (rows.rows.rows.len() < most.rows && bytes < most.bytes)) {
+        let mut rows = InMemory { keyed: Keyed::new(), key: Vec::new(), hashes: Vec::new() };
+        let (mut done, mut bytes, mut taken) = (after, 0, Vec::with_capacity(EVENTS_AT_ONCE));
+        while done < to && (done == after || (rows.keyed.len() < most.rows && bytes < most.bytes)) {
             if stretch.stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            let event = cursor.next().unwrap_or_else(|| {
-                let message = format!("the log gave no event at position {}", done.next());
-                Err(Error::new(ErrorKind::Io, message))
-            })?;
-            done = event.position();
-            let keys = rows.rows.keys_elsewhere;
-            self.apply(&event, &mut rows).map_err(|error| self.failed(&event, &error))?;
+            let keys = rows.keyed.keys_elsewhere();
+            let (most_events, mut read) = (if rows.keyed.is_large() { EVENTS_AT_ONCE } else { 1 }, 0);
+            while done < to && taken.len() < most_events && read < BYTES_AT_ONCE {
+                let event = cursor.next().unwrap_or_else(|| {
+                    let message = format!("the log gave no event at position {}", done.next());
+                    Err(Error::new(ErrorKind::Io, message))
+                })?;
+                done = event.position();
+                read += event.record_len();
+                if self.takes(&event) {
+                    taken.push(event);
+                }
+            }
+            self.apply_all(&taken, &mut rows).map_err(|(position, error)| self.failed(position, &error))?;
+            taken.clear();
             // What states have elsewhere comes from the events.
-            bytes += match mem::needs_drop::<S>() {
-                true => event.record_len(),
-                false => rows.rows.keys_elsewhere - keys,
-            };
+            bytes += if mem::needs_drop::<S>() { read } else { rows.keyed.keys_elsewhere() - keys };
         }
-        Ok(Some(Piece { to: done, rows: rows.rows.into_sorted() }))
+        Ok(Some(Piece { to: done, rows: rows.keyed.into_sorted() }))
     }
 
-    fn failed(&self, event: &RecordedEvent, error: &ApplyError) -> Error {
-        let position = event.position();
+    fn failed(&self, position: Position, error: &ApplyError) -> Error {
         let message = format!("the fold {:?} failed at position {position}: {error}", self.name());
         Error::new(ErrorKind::Stopped { position }, message)
     }
@@ -173,19 +182,37 @@ fn each<T: Send, R: Send>(threads: usize, things: Vec<T>, work: impl Fn(T) -> R 
 
 /// Rows while events are folded into them.
 struct InMemory<S> {
-    rows: Keyed<S>,
-    /// Room for the encoded key.
+    keyed: Keyed<S>,
+    /// Room for an encoded key.
     key: Vec<u8>,
+    /// Of the keys that are expected.
+    hashes: Vec<u32>,
 }
 
 impl<K: Key, S> Cells<K, S> for InMemory<S> {
+    fn expect(&mut self, keys: &mut dyn Iterator<Item = &K>) {
+        if !self.keyed.is_large() {
+            return;
+        }
+        self.hashes.clear();
+        for key in keys {
+            self.key.clear();
+            key.encode(&mut self.key);
+            self.hashes.push(self.keyed.hash(&self.key));
+        }
+        self.keyed.fetch(&self.hashes);
+    }
+
     fn change(&mut self, key: K, change: &dyn Change<S>) -> Result<(), ApplyError> {
         self.key.clear();
         key.encode(&mut self.key);
-        match self.rows.find(&self.key) {
-            Ok(number) => self.rows.get_mut(number).map_or(Ok(()), |state| change.add(state)),
+        match self.keyed.find(&self.key) {
+            Ok(number) => {
+                let lost = || ApplyError::new("a row that was found is not there");
+                change.add(self.keyed.get_mut(number).ok_or_else(lost)?)
+            }
             Err(place) => {
-                self.rows.insert(place, &self.key, change.start()?);
+                self.keyed.insert(place, &self.key, change.start()?);
                 Ok(())
             }
         }

@@ -1,5 +1,6 @@
 //! How far a build goes, and what ends it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -8,6 +9,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::Fold;
+use super::accumulator::Accumulator;
 use super::build::{Most, ended_early};
 use super::builder::FoldBy;
 use crate::batch::{Batch, Durability};
@@ -15,12 +17,15 @@ use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Position};
 use crate::log::Log;
 use crate::options::{MIN_SEGMENT_BYTES, Options};
-use crate::projection::{Built, Stretch};
+use crate::projection::{ApplyError, Built, Stretch};
 use crate::storage::memory::MemoryStorage;
-use crate::view::digest::Digest;
+use crate::view::digest::{Digest, RowHash};
+use crate::view::key::Key;
+use crate::view::layout::Part;
 use crate::view::levels::{Levels, Version};
 use crate::view::memory_rows::MemoryRows;
 use crate::view::meta::{Beside, ViewMeta};
+use crate::view::value;
 
 const ENOUGH: Most = Most { rows: usize::MAX, bytes: usize::MAX };
 
@@ -102,6 +107,65 @@ fn a_build_ends_early_when_there_are_enough_rows_or_bytes() {
     assert_eq!(end_of_texts(200, Most { bytes: 1, ..ENOUGH }), 4, "at least one event");
     assert_eq!(end(200, Most { rows: 0, ..ENOUGH }), 4);
     assert_eq!(end(4, ENOUGH), 4);
+}
+
+type Value = (u32, u32);
+
+/// Each event makes 300 values, of which two follow each other for one row; later events come to some rows again.
+fn many<A: Accumulator<Value>>(of_each: A) -> Fold<u32, A::State> {
+    let values = Fold::new("numbers", 1).map(|event| {
+        let number: u32 = event.decode()?;
+        Ok((0..300).map(move |n| (number, n)))
+    });
+    values.key_by(many_key).accumulate(of_each)
+}
+
+fn many_key((number, n): &Value) -> u32 {
+    (number * 150 + n / 2) % 20_000
+}
+
+/// Keeps the last value, and fails on one.
+struct LastBut(Value);
+
+impl Accumulator<Value> for LastBut {
+    type State = Value;
+
+    fn start(&self, value: &Value) -> Result<Value, ApplyError> {
+        if *value == self.0 { Err(ApplyError::new("this one")) } else { Ok(*value) }
+    }
+
+    fn add(&self, state: &mut Value, value: &Value) -> Result<(), ApplyError> {
+        *state = self.start(value)?;
+        Ok(())
+    }
+
+    fn merge(&self, earlier: &mut Value, later: Value) -> Result<(), ApplyError> {
+        *earlier = later;
+        Ok(())
+    }
+}
+
+#[test]
+fn many_rows_are_folded_as_few_are_and_the_event_that_fails_is_named() {
+    let (log, rows, stop) = (log(200), no_rows(0), AtomicBool::new(false));
+    let stretch =
+        Stretch { catalog: &log.catalog, rows: &rows, to: Position::new(200), threads: 2, stop: &stop };
+    let built = many(LastBut((200, 0))).build(&stretch, ENOUGH).unwrap().unwrap();
+    let values = (0..200).flat_map(|number| (0..300).map(move |n| (number, n)));
+    let last: BTreeMap<u32, Value> = values.map(|value| (many_key(&value), value)).collect();
+    let mut expected = Digest::default();
+    for (key, value) in &last {
+        let mut row_key = Vec::new();
+        Part::OWN.start(&mut row_key);
+        key.encode(&mut row_key);
+        expected.add(RowHash::of(&row_key, &value::encode(value).unwrap()));
+    }
+    assert_eq!((built.to, built.digest), (Position::new(200), expected));
+    // The first values of an event may be taken in together with the last ones of the event before.
+    for failing in [(0, 0), (90, 0), (90, 299), (190, 3), (199, 299)] {
+        let error = many(LastBut(failing)).build(&stretch, ENOUGH).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Stopped { position: Position::new(u64::from(failing.0) + 1) });
+    }
 }
 
 #[test]

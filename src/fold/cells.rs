@@ -10,6 +10,9 @@ use crate::view::key_hashes::KeyHashes;
 
 /// Where a fold keeps its rows.
 pub(super) trait Cells<K, S> {
+    /// These are the keys of the rows that will be changed next.
+    fn expect(&mut self, _keys: &mut dyn Iterator<Item = &K>) {}
+
     /// Takes a value into the row of a key.
     fn change(&mut self, key: K, change: &dyn Change<S>) -> Result<(), ApplyError>;
 }

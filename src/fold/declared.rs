@@ -10,9 +10,12 @@ use serde::de::DeserializeOwned;
 use super::accumulator::Accumulator;
 use super::builder::{FoldEvents, Source};
 use super::cells::{Cells, Change};
-use crate::event::RecordedEvent;
+use crate::event::{Position, RecordedEvent};
 use crate::projection::{ApplyError, ViewBatch};
 use crate::view::key::Key;
+
+/// So many values are expected at a time.
+const VALUES: usize = 32;
 
 /// A declared fold from events to rows of a key `K` and a state `S`. Declared step by step, from [`Fold::new`]; see
 /// [`fold`](crate::fold).
@@ -110,12 +113,23 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Fold<K, S
         self.logic.kind()
     }
 
+    /// Whether it makes anything of events of this type.
+    pub(super) fn takes(&self, event: &RecordedEvent) -> bool {
+        self.types.is_empty() || self.types.iter().any(|taken| taken == event.event_type())
+    }
+
     /// Takes an event into the rows.
     pub(super) fn apply(&self, event: &RecordedEvent, rows: &mut dyn Cells<K, S>) -> Result<(), ApplyError> {
-        if !self.types.is_empty() && !self.types.iter().any(|taken| taken == event.event_type()) {
-            return Ok(());
-        }
-        self.logic.apply(event, rows)
+        if self.takes(event) { self.logic.apply(event, rows) } else { Ok(()) }
+    }
+
+    /// Takes several events that it [`takes`](Self::takes) into the rows, in order.
+    pub(super) fn apply_all(
+        &self,
+        events: &[RecordedEvent],
+        rows: &mut dyn Cells<K, S>,
+    ) -> Result<(), (Position, ApplyError)> {
+        self.logic.apply_all(events, rows)
     }
 
     /// Puts what later events came to behind what earlier ones did.
@@ -154,6 +168,14 @@ trait Logic<K, S>: Send + Sync {
 
     fn apply(&self, event: &RecordedEvent, rows: &mut dyn Cells<K, S>) -> Result<(), ApplyError>;
 
+    /// The same as each of the events after the other. The rows are told what to expect. An error is that of the event at
+    /// a position.
+    fn apply_all(
+        &self,
+        events: &[RecordedEvent],
+        rows: &mut dyn Cells<K, S>,
+    ) -> Result<(), (Position, ApplyError)>;
+
     fn merge(&self, earlier: &mut S, later: S) -> Result<(), ApplyError>;
 }
 
@@ -176,8 +198,47 @@ impl<E: 'static, K: 'static, A: Accumulator<E>> Logic<K, A::State> for Declared<
         })
     }
 
+    fn apply_all(
+        &self,
+        events: &[RecordedEvent],
+        rows: &mut dyn Cells<K, A::State>,
+    ) -> Result<(), (Position, ApplyError)> {
+        let mut values = Vec::with_capacity(VALUES);
+        for event in events {
+            let position = event.position();
+            let mut failed = None;
+            let taken = (self.source)(event, &mut |value| {
+                values.push((position, (self.key)(&value), value));
+                if values.len() < VALUES {
+                    return Ok(());
+                }
+                self.take_in(&mut values, rows).map_err(|(position, error)| {
+                    failed = Some(position);
+                    error
+                })
+            });
+            taken.map_err(|error| (failed.unwrap_or(position), error))?;
+        }
+        self.take_in(&mut values, rows)
+    }
+
     fn merge(&self, earlier: &mut A::State, later: A::State) -> Result<(), ApplyError> {
         self.accumulator.merge(earlier, later)
+    }
+}
+
+impl<E, K, A: Accumulator<E>> Declared<E, K, A> {
+    /// Takes values into the rows of their keys, and leaves none.
+    fn take_in(
+        &self,
+        values: &mut Vec<(Position, K, E)>,
+        rows: &mut dyn Cells<K, A::State>,
+    ) -> Result<(), (Position, ApplyError)> {
+        rows.expect(&mut values.iter().map(|(_, key, _)| key));
+        values.drain(..).try_for_each(|(position, key, value)| {
+            let one = One { accumulator: &self.accumulator, value: &value };
+            rows.change(key, &one).map_err(|error| (position, error))
+        })
     }
 }
 

@@ -49,7 +49,7 @@ impl<V> HeldRows<V> {
 
     /// The row of a number, and its key.
     pub(super) fn get(&self, number: usize) -> Option<(&ShortKey, &Held<V>)> {
-        self.held.rows.get(number).map(|(key, held)| (key, held))
+        self.held.get(number)
     }
 
     pub(super) fn get_mut(&mut self, number: usize) -> Option<&mut Held<V>> {

@@ -8,14 +8,17 @@ use super::key_order::{KeyOrder, fetch};
 use super::numbers::Numbers;
 use super::short_key::ShortKey;
 
+/// So many do not stay in the nearest caches of a processor.
+const LARGE: usize = 1 << 13;
+
 /// Things in the order in which they came, each with a key of its own and a number.
 #[derive(Debug)]
 pub(crate) struct Keyed<T> {
-    pub(crate) rows: Vec<(ShortKey, T)>,
+    things: Vec<(ShortKey, T)>,
     numbers: Numbers,
     hashes: KeyHashes,
-    /// Bytes of keys that are not in `rows` itself.
-    pub(crate) keys_elsewhere: usize,
+    /// Bytes of keys that are not in `things` itself.
+    keys_elsewhere: usize,
 }
 
 /// A key that is not there yet, by half of its hash.
@@ -24,13 +27,32 @@ pub(crate) struct Vacant(u32);
 
 impl<T> Keyed<T> {
     pub(crate) fn new() -> Self {
-        Keyed { rows: Vec::new(), numbers: Numbers::new(), hashes: KeyHashes::default(), keys_elsewhere: 0 }
+        Keyed { things: Vec::new(), numbers: Numbers::new(), hashes: KeyHashes::default(), keys_elsewhere: 0 }
+    }
+
+    /// Whether there are so many that each look waits for memory, unless it was fetched.
+    pub(crate) fn is_large(&self) -> bool {
+        self.things.len() >= LARGE
+    }
+
+    /// What a key is found by.
+    pub(crate) fn hash(&self, key: &[u8]) -> u32 {
+        u32::try_from(self.hashes.hash_one(key) >> 32).unwrap_or_default()
+    }
+
+    /// Fetches what is to be looked for next, by the hashes of the keys.
+    pub(crate) fn fetch(&self, hashes: &[u32]) {
+        // One after the other: each tells where the next is.
+        fetch(hashes.iter().map(|hash| u8::from(self.numbers.word(*hash) != 0)));
+        let number = |hash: &u32| self.numbers.find(*hash, |_| true);
+        let rows = hashes.iter().filter_map(number).filter_map(|number| self.things.get(number));
+        fetch(rows.map(|(key, _)| u8::from(key.is_empty())));
     }
 
     /// The number of a key.
     pub(crate) fn find(&self, key: &[u8]) -> Result<usize, Vacant> {
-        let hash = u32::try_from(self.hashes.hash_one(key) >> 32).unwrap_or_default();
-        let is_it = |number: usize| self.rows.get(number).is_some_and(|(found, _)| **found == *key);
+        let hash = self.hash(key);
+        let is_it = |number: usize| self.things.get(number).is_some_and(|(found, _)| **found == *key);
         self.numbers.find(hash, is_it).ok_or(Vacant(hash))
     }
 
@@ -39,25 +61,39 @@ impl<T> Keyed<T> {
         let Vacant(hash) = place;
         let key = ShortKey::of(key);
         self.keys_elsewhere += key.elsewhere();
-        self.rows.push((key, thing));
+        self.things.push((key, thing));
         self.numbers.add(hash)
     }
 
-    /// What has this number.
+    pub(crate) fn len(&self) -> usize {
+        self.things.len()
+    }
+
+    /// What has this number, and its key.
+    pub(crate) fn get(&self, number: usize) -> Option<(&ShortKey, &T)> {
+        self.things.get(number).map(|(key, thing)| (key, thing))
+    }
+
     pub(crate) fn get_mut(&mut self, number: usize) -> Option<&mut T> {
-        self.rows.get_mut(number).map(|(_, thing)| thing)
+        self.things.get_mut(number).map(|(_, thing)| thing)
+    }
+
+    /// Bytes of memory of keys that are not in place.
+    pub(crate) fn keys_elsewhere(&self) -> usize {
+        self.keys_elsewhere
     }
 
     /// Bytes of memory, but for what the things have elsewhere.
     pub(crate) fn size(&self) -> usize {
-        self.rows.len() * mem::size_of::<(ShortKey, T)>() + self.numbers.size() + self.keys_elsewhere
+        self.things.len() * mem::size_of::<(ShortKey, T)>() + self.numbers.size() + self.keys_elsewhere
     }
 
     /// In the order of the keys.
     pub(crate) fn into_sorted(self) -> Vec<(ShortKey, T)> {
-        let key = |number: usize| self.rows.get(number).map_or(&[][..], |(key, _)| key);
-        let order = KeyOrder::of((0..).take(self.rows.len()), key);
-        let mut rows: Vec<_> = self.rows.into_iter().map(Some).collect();
+        let key = |number: usize| self.things.get(number).map_or(&[][..], |(key, _)| key);
+        drop(self.numbers);
+        let order = KeyOrder::of((0..).take(self.things.len()), key);
+        let mut rows: Vec<_> = self.things.into_iter().map(Some).collect();
         let mut sorted = Vec::with_capacity(rows.len());
         for numbers in order.chunks() {
             fetch(numbers.clone().filter_map(|number| rows.get(number)).map(|row| u8::from(row.is_some())));
@@ -72,7 +108,7 @@ mod tests {
     use super::*;
 
     fn number(keyed: &mut Keyed<usize>, key: &[u8]) -> usize {
-        let next = keyed.rows.len();
+        let next = keyed.len();
         keyed.find(key).unwrap_or_else(|place| keyed.insert(place, key, next))
     }
 
@@ -94,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn its_size_has_the_bytes_of_long_keys() {
+    fn its_size_has_all_of_it_with_the_bytes_of_long_keys() {
         let size = |len: usize| {
             let mut keyed = Keyed::new();
             for n in 0..100u8 {
@@ -103,5 +139,6 @@ mod tests {
             keyed.size()
         };
         assert_eq!(size(1000) - size(10), 100 * 1000);
+        assert!(size(10) >= 100 * (mem::size_of::<ShortKey>() + mem::size_of::<usize>() + 10));
     }
 }

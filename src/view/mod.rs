@@ -1,9 +1,9 @@
 //! Views: what a projection keeps, in rows of a key and a value.
 //!
-//! [`key`], [`time_key`] and [`prefix`] say how keys become bytes in their own order ([`short_key`] and [`key_hashes`]
-//! serve to keep them in memory), [`layout`] where the rows of several views of one projection lie among each other;
-//! [`rows`] is the seam to the key-value store,
-//! with [`sled_rows`] (the only file that names sled; [`pieces`] and [`directory`] serve it) and [`memory_rows`]
+//! [`key`], [`time_key`] and [`prefix`] say how keys become bytes in their own order; [`keyed`] are things in memory that
+//! are found by such bytes ([`short_key`], [`key_hashes`] and [`numbers`] serve it), [`key_order`] puts them in order;
+//! [`layout`] says where the rows of several views of one projection lie among each other; [`rows`] is the seam to the
+//! key-value store, with [`sled_rows`] (the only file that names sled; [`pieces`] and [`directory`] serve it) and [`memory_rows`]
 //! behind it; [`levels`] keep what has changed above it, so that a read sees one checkpoint; [`meta`] is what a view says
 //! of itself, with the [`digest`] of its rows; [`state`] is shared by the projector and the typed [`handle`], and [`status`] what is told of it; a
 //! [`snapshot`] is what is read of it, an [`index`] and a [`page`] are ways to do so; [`changes`] tell what becomes of it,

@@ -1,14 +1,12 @@
 //! An encoded key in memory. Most are short: these need no memory of their own.
 
-use std::borrow::Borrow;
 use std::cmp::Ordering;
-use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 
 /// A key of so many bytes is kept in place.
 const SHORT: usize = 22;
 
-/// The bytes of a key, in place if they are few. It is hashed and compared as they are.
+/// The bytes of a key, in place if they are few. It is compared as they are.
 #[derive(Clone, Debug)]
 pub(crate) enum ShortKey {
     /// How many bytes, and the bytes, with zeros behind them.
@@ -54,18 +52,6 @@ impl Deref for ShortKey {
             ShortKey::Short(len, short) => short.get(..usize::from(*len)).unwrap_or_default(),
             ShortKey::Long(long) => long,
         }
-    }
-}
-
-impl Borrow<[u8]> for ShortKey {
-    fn borrow(&self) -> &[u8] {
-        self
-    }
-}
-
-impl Hash for ShortKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (**self).hash(state);
     }
 }
 

@@ -136,7 +136,7 @@ fn of_replays(all: &[Measured]) -> Vec<Target> {
     ] {
         for (way, of) in WAYS {
             let measured = all.iter().find(|measured| measured.key == key);
-            let value = measured.and_then(|m| Some(m.row(own)?.over(m.best_where(|name| of(name))?)));
+            let value = measured.and_then(|m| Some(m.row(own)?.over(m.best_where(of)?)));
             let (name, words) =
                 (format!("{name}_over_{way}"), format!("{words}, over {}", way.replace('_', " ")));
             targets.push(Target { name: name.into(), words: words.into(), value, target });

@@ -35,7 +35,7 @@ const BLOCKS_PER_WRITE: usize = 96;
 #[derive(Clone, Debug)]
 pub(super) struct Blocks {
     stored: Arc<dyn Rows>,
-    /// A view that is built for the first time asks for many rows that are not there.
+    /// A view that grows asks for many rows that are not there.
     filters: Arc<Filters>,
 }
 

@@ -9,7 +9,7 @@ const MOST_BYTES: usize = 32 << 20;
 /// The same for their number: each is asked, and each errs now and then.
 const MOST_FILTERS: usize = 32;
 
-/// Of the keys of one run: a Bloom filter whose bits for a key are all in one word.
+/// Of the keys of one run, or of a whole view: a Bloom filter whose bits for a key are all in one word.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Filter {
     /// None: any key may be there.
@@ -23,9 +23,9 @@ impl Filter {
         filter
     }
 
-    /// Of no keys yet, with room for so many; none for those of which too many would be needed.
+    /// Of no keys yet, with room for so many; none where it would leave no room for others.
     pub(super) fn with_room(rows: u64) -> Option<Self> {
-        let words = usize::try_from(rows / 4 + 1).ok().filter(|words| *words <= MOST_BYTES / 8)?;
+        let words = usize::try_from(rows / 4 + 1).ok().filter(|words| *words <= MOST_BYTES / 8 / 2)?;
         Some(Filter { words: vec![0; words] })
     }
 
@@ -75,7 +75,7 @@ impl Filters {
         Filters(RwLock::new(None))
     }
 
-    /// These are all keys that are there.
+    /// These are all keys that are to be found there.
     pub(super) fn know(&self, all: Filter) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(vec![Arc::new(all)]);
     }
@@ -138,6 +138,23 @@ mod tests {
         filters.add(Arc::default());
         assert!(filters.may_have(b"key"), "one that tells nothing");
         assert!(Filters::of_anything().may_have(b"key"));
+    }
+
+    #[test]
+    fn once_all_keys_are_known_others_are_denied_until_they_are_added() {
+        let filters = Filters::of_anything();
+        let mut all = Filter::with_room(1000).unwrap();
+        keys(0, 1000).iter().for_each(|key| all.add(key));
+        filters.know(all);
+        filters.add(filter(&keys(2000, 1000)));
+        let there = keys(0, 1000).into_iter().chain(keys(2000, 1000));
+        assert!(there.into_iter().all(|key| filters.may_have(&key)));
+        assert!(keys(5000, 1000).iter().filter(|key| filters.may_have(*key)).count() < 200);
+        let most = u64::try_from(MOST_BYTES / 4).unwrap();
+        filters.know(Filter::with_room(most - 4).unwrap());
+        filters.add(filter(&keys(0, 1000)));
+        assert!(!filters.may_have(b"key"), "there is room for more");
+        assert!(Filter::with_room(most).is_none() && Filter::with_room(u64::MAX).is_none());
     }
 
     #[test]

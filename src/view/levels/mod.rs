@@ -65,6 +65,8 @@ struct Shared {
 struct Writing {
     /// None: nothing is to outlive the process.
     redo: Option<RedoFiles>,
+    /// Nothing was published yet.
+    is_as_opened: bool,
     /// What was published since the last record, the newest first.
     unrecorded: Vec<Arc<Run>>,
     /// How far the rows are that are durable.
@@ -128,6 +130,7 @@ impl Levels {
     ) -> Self {
         let writing = Writing {
             redo,
+            is_as_opened: true,
             unrecorded: Vec::new(),
             durable: meta.place(),
             bottom: meta.place(),
@@ -152,15 +155,17 @@ impl Levels {
         self.shared.version()
     }
 
-    /// Reads all rows, and returns what tells them from any others. Keys that are not among them are not looked for in the
-    /// key-value store any more.
+    /// Reads all rows, and returns what tells them from any others. When this is done right after the opening, before
+    /// anything is published, other keys than theirs are looked for in the key-value store no more, until too many runs
+    /// have been drained.
     pub(crate) fn read_all(&self) -> Result<Digest, Error> {
         let version = self.version();
         let mut keys = Filter::with_room(version.meta.digest.rows);
         let digest = version.digest_with(|key| keys.iter_mut().for_each(|keys| keys.add(key)))?;
-        let _writing = self.shared.writing();
-        // What was read is all there is: the rows are those that are said, and nothing was drained meanwhile.
-        let is_all = digest == version.meta.digest && Arc::ptr_eq(&version, &self.shared.version());
+        let writing = self.shared.writing();
+        // What these rows do not have may still be in the bottom level, where a run removes it: that run is in all
+        // versions there are, until it is drained and its keys are expected.
+        let is_all = digest == version.meta.digest && writing.is_as_opened;
         if let Some(keys) = keys.filter(|_| is_all) {
             self.shared.bottom.know(keys);
         }
@@ -173,6 +178,7 @@ impl Levels {
         let run = Arc::new(writes.into_run()?);
         let mut writing = self.shared.writing();
         writing.check()?;
+        writing.is_as_opened = false;
         let version = self.shared.version();
         let mut runs = version.runs.clone();
         if !run.is_empty() {

@@ -327,28 +327,55 @@ fn a_huge_file_that_is_no_record_is_not_read() {
     assert_eq!(found.get(&[1]).unwrap(), Some(vec![2]));
 }
 
-#[test]
-fn after_all_rows_were_read_those_that_are_not_there_are_not_looked_for() {
+/// How many of a thousand rows that are not there are looked for.
+fn looks_for_absent(life: &Life) -> usize {
+    let looks = life.stored.tables().looks;
+    let version = life.levels().version();
+    assert!((5000..6000u32).all(|n| version.get(&n.to_be_bytes()).unwrap().is_none()));
+    life.stored.tables().looks - looks
+}
+
+/// Opens what was drained by a life of two thousand rows.
+fn opened_again() -> Life {
     let mut life = Life::new();
     let rows = (0..2000u32).map(|n| (n.to_be_bytes().to_vec(), Some(vec![7; 100])));
     life.publish(&rows.collect());
     drop(life.levels().shared.wait_for_drain(life.levels().shared.writing()));
-    let levels = Levels::open(life.stored.clone(), life.dir.path(), LIMIT);
-    life.levels = Some(levels.unwrap());
-    let absent = |life: &Life| {
-        let looks = life.stored.tables().looks;
-        let version = life.levels().version();
-        assert!((5000..6000u32).all(|n| version.get(&n.to_be_bytes()).unwrap().is_none()));
-        life.stored.tables().looks - looks
-    };
-    assert_eq!(absent(&life), 1000);
+    life.levels = None;
+    life.levels = Some(Levels::open(life.stored.clone(), life.dir.path(), LIMIT).unwrap());
+    assert_eq!(looks_for_absent(&life), 1000);
+    life
+}
+
+#[test]
+fn after_all_rows_were_read_those_that_are_not_there_are_not_looked_for() {
+    let mut life = opened_again();
     let model = life.models.last().unwrap().clone();
     assert_eq!(life.levels().read_all().unwrap(), digest(&model));
-    assert!(absent(&life) < 200, "{}", absent(&life));
+    assert!(looks_for_absent(&life) < 200, "{}", looks_for_absent(&life));
     check(&life.levels().version(), &model);
     // What is put from now on is found.
     let more = (5000..6000u32).map(|n| (n.to_be_bytes().to_vec(), Some(vec![8; 100])));
     life.publish(&more.collect());
     drop(life.levels().shared.wait_for_drain(life.levels().shared.writing()));
     check(&life.levels().version(), life.models.last().unwrap());
+}
+
+#[test]
+fn nothing_is_denied_by_rows_that_are_not_those_said_or_not_those_of_all_versions() {
+    let mut life = opened_again();
+    let key = 7u32.to_be_bytes();
+    let before = life.levels().version();
+    life.publish(&BTreeMap::from([(key.to_vec(), None)]));
+    life.levels().read_all().unwrap();
+    assert_eq!(before.get(&key).unwrap(), Some(vec![7; 100]));
+    assert_eq!(looks_for_absent(&life), 1000);
+    drop(before);
+    // Rows of which something else is said.
+    life.levels().publish(Writes::default(), meta(9, Digest::default())).unwrap();
+    life.levels().make_durable().unwrap();
+    life.levels = None;
+    life.levels = Some(Levels::open(life.stored.clone(), life.dir.path(), LIMIT).unwrap());
+    assert_ne!(life.levels().read_all().unwrap(), Digest::default());
+    assert_eq!(looks_for_absent(&life), 1000);
 }

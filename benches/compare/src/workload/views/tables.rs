@@ -18,7 +18,8 @@ use crate::workload::{Contender, Kind, Setting};
 /// A table of one engine.
 trait Table: Sized {
     fn open(dir: &Path) -> Outcome<Self>;
-    /// Adds each of these to its row, one after the other, and writes how many events there were, durably and in one step.
+    /// Adds each of these to its row, and writes how many events there were, durably and in one step. Only SQLite and redb
+    /// can have several for a row.
     fn add(&mut self, purchases: &[Purchase], offset: u64) -> Outcome<()>;
     fn rows(&self) -> Outcome<Vec<Purchase>>;
 }
