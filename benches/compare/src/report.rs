@@ -70,7 +70,7 @@ pub(crate) fn ratios(targets: &[Target]) -> String {
             Some(false) => "missed",
             None => "",
         };
-        let _ = writeln!(text, "  {:<60} {value:>12} {sign} {:<5} {verdict}", target.words, target.target);
+        let _ = writeln!(text, "  {:<74} {value:>12} {sign} {:<5} {verdict}", target.words, target.target);
     }
     text.push('\n');
     for target in targets {

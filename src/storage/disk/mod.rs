@@ -233,7 +233,7 @@ impl File for DiskFile {
     /// taken away meanwhile is gone when it is closed: nothing in it can be called durable.
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()?;
-        match system::is_removed(&self.file.metadata()?) {
+        match system::is_removed(&self.file)? {
             true => Err(io::Error::new(ErrorKind::NotFound, "the file was removed while it was open")),
             false => Ok(()),
         }
