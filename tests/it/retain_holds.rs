@@ -8,6 +8,7 @@ use everfold::{
     ApplyError, ErrorKind, Event, Expected, KeptBy, Position, Projection, ProjectionState, Query,
     RecordedEvent, Retention, Store, Version, ViewBatch,
 };
+use tempfile::TempDir;
 
 use crate::ledger::small;
 use crate::retain::{EVENTS, at, fill, filled, read};
@@ -189,14 +190,20 @@ fn what_a_retention_leaves_is_enough_for_the_views_as_they_are_on_disk() {
     assert_eq!(view.get(&()).unwrap(), Some(EVENTS));
 }
 
-#[test]
-fn a_damaged_view_that_cannot_be_made_anew_yet_keeps_what_it_will_be_made_of() {
+/// A store with a view that has caught up.
+fn closed_with_a_view() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let store = small().open(dir.path()).unwrap();
     let view = store.project(Count).unwrap();
     fill(&store);
     view.wait_for(store.watermark(), WAIT).unwrap();
     store.close().unwrap();
+    dir
+}
+
+#[test]
+fn a_damaged_view_that_cannot_be_made_anew_yet_keeps_what_it_will_be_made_of() {
+    let dir = closed_with_a_view();
     let folder = dir.path().join("views/count");
     std::fs::write(folder.join("1/db"), b"").unwrap();
     // A file where the new rows would be made.
@@ -216,12 +223,7 @@ fn a_damaged_view_that_cannot_be_made_anew_yet_keeps_what_it_will_be_made_of() {
 
 #[test]
 fn a_view_that_was_being_made_anew_at_a_crash_keeps_what_it_will_be_made_of() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = small().open(dir.path()).unwrap();
-    let view = store.project(Count).unwrap();
-    fill(&store);
-    view.wait_for(store.watermark(), WAIT).unwrap();
-    store.close().unwrap();
+    let dir = closed_with_a_view();
     // The damaged rows were set aside, and the new ones have not got their name.
     let folder = dir.path().join("views/count");
     std::fs::rename(folder.join("1"), folder.join("1.new")).unwrap();
