@@ -121,7 +121,12 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Fold<K, S
                     taken.push(event);
                 }
             }
-            self.apply_all(&taken, &mut rows).map_err(|(position, error)| self.failed(position, &error))?;
+            let applied = match taken.as_slice() {
+                [] => Ok(()),
+                [event] => self.apply(event, &mut rows).map_err(|error| (event.position(), error)),
+                events => self.apply_all(events, &mut rows),
+            };
+            applied.map_err(|(position, error)| self.failed(position, &error))?;
             taken.clear();
             // What states have elsewhere comes from the events.
             bytes += if mem::needs_drop::<S>() { read } else { rows.keyed.keys_elsewhere() - keys };
