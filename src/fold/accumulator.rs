@@ -38,7 +38,7 @@ use crate::projection::ApplyError;
 /// ```
 pub trait Accumulator<E>: Send + Sync + 'static {
     /// What a row of the view holds.
-    type State: Serialize + DeserializeOwned + Clone + Send + 'static;
+    type State: Serialize + DeserializeOwned + Clone + Send + Sync + 'static;
 
     /// What a key's first event comes to.
     ///

@@ -3,6 +3,7 @@
 //! Each thread folds a piece of the stretch, and sorts what it came to by key. Then each puts a range of the keys together:
 //! what the pieces came to, in the order of the log, behind what the view has.
 
+use std::collections::VecDeque;
 use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -21,7 +22,7 @@ use crate::log::cursor::Cursor;
 use crate::log::holds::truncated;
 use crate::projection::{ApplyError, Built, Stretch};
 use crate::view::key::Key;
-use crate::view::keyed::Keyed;
+use crate::view::keyed::{Keyed, Ordered};
 use crate::view::levels::Writes;
 use crate::view::short_key::ShortKey;
 
@@ -42,11 +43,10 @@ pub(crate) struct Most {
 pub(super) struct Piece<S> {
     /// The last event in it.
     to: Position,
-    /// In the order of their keys.
-    rows: Vec<(ShortKey, S)>,
+    rows: Ordered<S>,
 }
 
-impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Fold<K, S> {
+impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Fold<K, S> {
     /// Folds a stretch of the log, and puts what it came to behind the rows there are. `None` when it was stopped. After an
     /// error, only one event after the other can tell which one it is of.
     pub(crate) fn build(&self, stretch: &Stretch<'_>, most: Most) -> Result<Option<Built>, Error> {
@@ -73,7 +73,7 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Fold<K, S
             }
         }
         let merge = Merge { fold: self, rows: stretch.rows };
-        let merged = each(threads, split(whole, threads), |range: RangeOfKeys<S>| (merge.range(range), ()));
+        let merged = each(threads, split(&whole, threads), |range: RangeOfKeys<'_, S>| (merge.range(range), ()));
         let mut built = Built { to, writes: Writes::default(), digest: stretch.rows.meta().digest };
         for (range, ()) in merged {
             let RangeRows { writes, gone, come } = range?;
@@ -102,7 +102,7 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Fold<K, S
     ) -> Result<Option<Piece<S>>, Error> {
         let events = to.get().saturating_sub(after.get());
         let mut cursor = Cursor::forward(stretch.catalog.clone(), after).limit(events);
-        let mut rows = InMemory { keyed: Keyed::new(), key: Vec::new(), hashes: Vec::new() };
+        let mut rows = InMemory::new();
         let (mut done, mut bytes, mut taken) = (after, 0, Vec::with_capacity(EVENTS_AT_ONCE));
         while done < to && (done == after || (rows.keyed.len() < most.rows && bytes < most.bytes)) {
             if stretch.stop.load(Ordering::Relaxed) {
@@ -131,7 +131,7 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Fold<K, S
             // What states have elsewhere comes from the events.
             bytes += if mem::needs_drop::<S>() { read } else { rows.keyed.keys_elsewhere() - keys };
         }
-        Ok(Some(Piece { to: done, rows: rows.keyed.into_sorted() }))
+        Ok(Some(Piece { to: done, rows: rows.keyed.into_ordered() }))
     }
 
     fn failed(&self, position: Position, error: &ApplyError) -> Error {
@@ -190,8 +190,22 @@ struct InMemory<S> {
     keyed: Keyed<S>,
     /// Room for an encoded key.
     key: Vec<u8>,
-    /// Of the keys that are expected.
+    /// The keys that are expected, with their hashes.
+    expected: VecDeque<(u32, ShortKey)>,
     hashes: Vec<u32>,
+}
+
+impl<S> InMemory<S> {
+    fn new() -> Self {
+        InMemory { keyed: Keyed::new(), key: Vec::new(), expected: VecDeque::new(), hashes: Vec::new() }
+    }
+
+    /// A key, encoded, and its hash.
+    fn encoded<K: Key>(&mut self, key: &K) -> (u32, ShortKey) {
+        self.key.clear();
+        key.encode(&mut self.key);
+        (self.keyed.hash(&self.key), ShortKey::of(&self.key))
+    }
 }
 
 impl<K: Key, S> Cells<K, S> for InMemory<S> {
@@ -199,25 +213,25 @@ impl<K: Key, S> Cells<K, S> for InMemory<S> {
         if !self.keyed.is_large() {
             return;
         }
+        self.expected.clear();
         self.hashes.clear();
         for key in keys {
-            self.key.clear();
-            key.encode(&mut self.key);
-            self.hashes.push(self.keyed.hash(&self.key));
+            let (hash, key) = self.encoded(key);
+            self.expected.push_back((hash, key));
+            self.hashes.push(hash);
         }
         self.keyed.fetch(&self.hashes);
     }
 
     fn change(&mut self, key: K, change: &dyn Change<S>) -> Result<(), ApplyError> {
-        self.key.clear();
-        key.encode(&mut self.key);
-        match self.keyed.find(&self.key) {
+        let (hash, key) = self.expected.pop_front().unwrap_or_else(|| self.encoded(&key));
+        match self.keyed.find(hash, &key) {
             Ok(number) => {
                 let lost = || ApplyError::new("a row that was found is not there");
                 change.add(self.keyed.get_mut(number).ok_or_else(lost)?)
             }
             Err(place) => {
-                self.keyed.insert(place, &self.key, change.start()?);
+                self.keyed.insert(place, key, change.start()?);
                 Ok(())
             }
         }

@@ -75,7 +75,7 @@ fn no_rows(checkpoint: u64) -> Arc<Version> {
     Levels::in_memory(Arc::new(MemoryRows::new()), meta, usize::MAX).version()
 }
 
-fn build<S: Serialize + DeserializeOwned + Clone + Send + 'static>(
+fn build<S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static>(
     fold: &Fold<Row, S>,
     log: &Log,
     (after, to): (u64, u64),

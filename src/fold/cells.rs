@@ -10,7 +10,7 @@ use crate::view::key_hashes::KeyHashes;
 
 /// Where a fold keeps its rows.
 pub(super) trait Cells<K, S> {
-    /// These are the keys of the rows that will be changed next.
+    /// These are the keys of the rows that will be changed next, in this order.
     fn expect(&mut self, _keys: &mut dyn Iterator<Item = &K>) {}
 
     /// Takes a value into the row of a key.

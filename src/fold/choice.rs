@@ -11,9 +11,9 @@ use super::accumulator::{Accumulator, AccumulatorError};
 use crate::projection::ApplyError;
 
 /// What rows can hold.
-pub trait Value: Serialize + DeserializeOwned + Clone + Send + 'static {}
+pub trait Value: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {}
 
-impl<V: Serialize + DeserializeOwned + Clone + Send + 'static> Value for V {}
+impl<V: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Value for V {}
 
 /// The least of a value of each event; of equal ones the first.
 pub fn min<E: 'static, V: Value + Ord>(

@@ -57,7 +57,7 @@ impl Fold<(), ()> {
     }
 }
 
-impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Fold<K, S> {
+impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Fold<K, S> {
     pub(super) fn of<E: 'static, A: Accumulator<E, State = S>>(
         events: FoldEvents,
         declared: Declared<E, K, A>,

@@ -48,7 +48,7 @@ impl<K, S> fmt::Debug for Folding<K, S> {
     }
 }
 
-impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Folding<K, S> {
+impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Folding<K, S> {
     pub(crate) fn new(fold: Fold<K, S>, catalog: Arc<Catalog>) -> Self {
         Folding { fold, catalog, as_of: None, threads: all_threads() }
     }

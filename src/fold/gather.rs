@@ -62,7 +62,7 @@ pub(super) fn all_threads() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get)
 }
 
-impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Gather<'_, K, S> {
+impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Gather<'_, K, S> {
     /// Folds the events after a position and up to another one, which is durable.
     pub(super) fn gather(&self, after: Position, to: Position) -> Result<Parts<S>, Error> {
         if self.catalog.is_closed() {

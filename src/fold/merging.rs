@@ -1,9 +1,9 @@
 //! What pieces of the log came to, put together behind the rows of a view: one range of keys at a time.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::iter::Peekable;
-use std::ops::Bound;
-use std::vec;
+use std::ops::{Bound, Range};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,6 +12,8 @@ use super::declared::Fold;
 use crate::error::{Error, ErrorKind};
 use crate::view::digest::{Digest, RowHash};
 use crate::view::key::Key;
+use crate::view::key_order::FETCHED;
+use crate::view::keyed::Ordered;
 use crate::view::layout::Part;
 use crate::view::levels::{Version, Writes};
 use crate::view::rows::RowsIter;
@@ -22,28 +24,74 @@ use crate::view::value;
 const LOOKED_UP: u64 = 8;
 
 /// Rows of several pieces, of the same range of keys, in the order of the pieces.
-pub(super) struct RangeOfKeys<S> {
-    pieces: Vec<Vec<(ShortKey, S)>>,
+pub(super) struct RangeOfKeys<'a, S> {
+    pieces: Vec<InOrder<'a, S>>,
     /// Of how many ranges this is one.
     of: usize,
 }
 
-/// Cuts pieces, whose rows are in the order of their keys, at the same keys, into so many ranges of about the same size.
-pub(super) fn split<S>(mut pieces: Vec<Vec<(ShortKey, S)>>, count: usize) -> Vec<RangeOfKeys<S>> {
-    let mut bounds: Vec<ShortKey> = Vec::new();
+/// Cuts pieces at the same keys, into so many ranges of about the same size.
+pub(super) fn split<S>(pieces: &[Ordered<S>], count: usize) -> Vec<RangeOfKeys<'_, S>> {
+    let mut bounds = Vec::new();
     if let Some(largest) = pieces.iter().max_by_key(|rows| rows.len()) {
         let at = (1..count).filter_map(|number| largest.get(largest.len() * number / count));
-        bounds.extend(at.map(|(key, _)| key.clone()));
+        bounds.extend(at.map(|(key, _)| key));
     }
+    let mut rest: Vec<_> = pieces.iter().map(InOrder::new).collect();
     let mut ranges = Vec::with_capacity(count);
-    for bound in bounds.iter().rev() {
-        let beyond =
-            pieces.iter_mut().map(|rows| rows.split_off(rows.partition_point(|(key, _)| key < bound)));
-        ranges.push(RangeOfKeys { pieces: beyond.collect(), of: count });
+    for bound in bounds {
+        let pieces = rest.iter_mut().map(|rows| rows.split_before(bound)).collect();
+        ranges.push(RangeOfKeys { pieces, of: count });
     }
-    ranges.push(RangeOfKeys { pieces, of: count });
-    ranges.reverse();
+    ranges.push(RangeOfKeys { pieces: rest, of: count });
     ranges
+}
+
+/// Some rows of a piece, in the order of their keys.
+struct InOrder<'a, S> {
+    rows: &'a Ordered<S>,
+    /// The numbers of those that are left.
+    left: Range<usize>,
+    /// Those before this number were fetched.
+    fetched: usize,
+}
+
+impl<'a, S> InOrder<'a, S> {
+    fn new(rows: &'a Ordered<S>) -> Self {
+        InOrder { rows, left: 0..rows.len(), fetched: 0 }
+    }
+
+    /// Those before a key, which are left no more.
+    fn split_before(&mut self, bound: &ShortKey) -> Self {
+        let Range { start, mut end } = self.left;
+        let mut low = start;
+        while low < end {
+            let middle = low + (end - low) / 2;
+            match self.rows.get(middle).is_some_and(|(key, _)| key < bound) {
+                true => low = middle + 1,
+                false => end = middle,
+            }
+        }
+        self.left.start = low;
+        InOrder { rows: self.rows, left: start..low, fetched: start }
+    }
+
+    fn first(&self) -> Option<&'a (ShortKey, S)> {
+        self.rows.get(self.left.start).filter(|_| !self.left.is_empty())
+    }
+
+    fn last(&self) -> Option<&'a (ShortKey, S)> {
+        self.rows.get(self.left.end.wrapping_sub(1)).filter(|_| !self.left.is_empty())
+    }
+
+    /// The next is left no more.
+    fn step(&mut self) {
+        self.left.next();
+        if self.left.start >= self.fetched {
+            self.rows.fetch(self.left.start);
+            self.fetched = self.left.start + FETCHED;
+        }
+    }
 }
 
 /// What becomes of the rows of a range of keys.
@@ -62,46 +110,49 @@ pub(super) struct Merge<'a, K, S> {
     pub(super) rows: &'a Version,
 }
 
-impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Merge<'_, K, S> {
-    pub(super) fn range(&self, range: RangeOfKeys<S>) -> Result<RangeRows, Error> {
-        let count = range.pieces.iter().map(Vec::len).max().unwrap_or(0);
+impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Merge<'_, K, S> {
+    pub(super) fn range(&self, mut range: RangeOfKeys<'_, S>) -> Result<RangeRows, Error> {
+        let count = range.pieces.iter().map(|piece| piece.left.len()).max().unwrap_or(0);
         let mut earlier = self.earlier(&range, count);
         let mut rows = RangeRows::default();
-        let mut pieces: Vec<_> = range.pieces.into_iter().map(|rows| rows.into_iter().peekable()).collect();
         let mut bytes = Vec::new();
-        while let Some((key, state)) = self.next(&mut pieces)? {
-            let key = row_key(&key, &mut bytes);
+        while let Some((key, state)) = self.next(&mut range.pieces)? {
+            let key = row_key(key, &mut bytes);
             let state = match earlier.value(key)? {
                 None => state,
                 Some(before) => {
                     rows.gone.add(RowHash::of(key, &before));
                     let mut merged = value::decode(&before)?;
-                    self.merge(&mut merged, state)?;
-                    merged
+                    self.merge(&mut merged, state.into_owned())?;
+                    Cow::Owned(merged)
                 }
             };
-            let value = rows.writes.put_with(key, |bytes| value::append(&state, bytes))?;
+            let value = rows.writes.put_with(key, |bytes| value::append(&*state, bytes))?;
             rows.come.add(RowHash::of(key, value));
         }
         Ok(rows)
     }
 
     /// The next row of any piece.
-    fn next(&self, pieces: &mut [InOrder<S>]) -> Result<Option<(ShortKey, S)>, Error> {
-        let mut first: Option<(usize, &ShortKey)> = None;
-        for (number, piece) in pieces.iter_mut().enumerate() {
-            if let Some((key, _)) = piece.peek()
-                && first.is_none_or(|(_, before)| key < before)
+    fn next<'a>(
+        &self,
+        pieces: &mut [InOrder<'a, S>],
+    ) -> Result<Option<(&'a ShortKey, Cow<'a, S>)>, Error> {
+        let mut first: Option<(usize, &(ShortKey, S))> = None;
+        for (number, piece) in pieces.iter().enumerate() {
+            if let Some(row) = piece.first()
+                && first.is_none_or(|(_, before)| row.0 < before.0)
             {
-                first = Some((number, key));
+                first = Some((number, row));
             }
         }
-        let Some((number, _)) = first else { return Ok(None) };
-        let mut later = pieces.iter_mut().skip(number);
-        let Some((key, mut state)) = later.next().and_then(Iterator::next) else { return Ok(None) };
-        for piece in later {
-            if let Some((_, later)) = piece.next_if(|row| row.0 == key) {
-                self.merge(&mut state, later)?;
+        let Some((number, (key, state))) = first else { return Ok(None) };
+        let mut state = Cow::Borrowed(state);
+        for (place, piece) in pieces.iter_mut().enumerate().skip(number) {
+            let Some((_, later)) = piece.first().filter(|row| row.0 == *key) else { continue };
+            piece.step();
+            if place > number {
+                self.merge(state.to_mut(), later.clone())?;
             }
         }
         Ok(Some((key, state)))
@@ -115,7 +166,7 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Merge<'_,
     }
 
     /// How to find the rows that the view has, of so many.
-    fn earlier(&self, range: &RangeOfKeys<S>, count: usize) -> Earlier<'_> {
+    fn earlier(&self, range: &RangeOfKeys<'_, S>, count: usize) -> Earlier<'_> {
         let ends = range.pieces.iter().flat_map(|rows| [rows.first(), rows.last()]).flatten();
         let keys = ends.map(|(key, _)| key);
         let (Some(first), Some(last)) = (keys.clone().min(), keys.max()) else { return Earlier::None };
@@ -131,8 +182,6 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Merge<'_,
         }
     }
 }
-
-type InOrder<S> = Peekable<vec::IntoIter<(ShortKey, S)>>;
 
 /// A row's key in the view's own part, which is put into `bytes`.
 fn row_key<'a>(key: &[u8], bytes: &'a mut Vec<u8>) -> &'a [u8] {

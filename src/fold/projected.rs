@@ -32,7 +32,7 @@ impl<K, S> Projected<K, S> {
     }
 }
 
-impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Runs for Projected<K, S> {
+impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Runs for Projected<K, S> {
     type Key = K;
     type Value = S;
 
@@ -65,7 +65,7 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Runs for 
     }
 }
 
-impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static> Stretches for Projected<K, S> {
+impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Stretches for Projected<K, S> {
     fn extent(&self) -> Extent {
         Extent { most: self.fits.load(Ordering::Relaxed), ..self.extent }
     }

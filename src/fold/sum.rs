@@ -57,7 +57,7 @@ pub trait Summable: Copy + Send + Sync + 'static {
 }
 
 /// What a sum is kept in.
-pub trait Total: Copy + Serialize + DeserializeOwned + Send + 'static {
+pub trait Total: Copy + Serialize + DeserializeOwned + Send + Sync + 'static {
     /// As a number of units.
     fn units(self) -> i128;
 

@@ -78,6 +78,27 @@ impl<K: Key, V: Serialize + DeserializeOwned> ViewBatch<K, V> {
     pub fn update(&mut self, key: K, change: impl FnOnce(Option<V>) -> Option<V>) -> Result<(), ApplyError> {
         self.own.update(&mut self.base, &key, change)
     }
+
+    /// Puts the value of a key if there is none; otherwise has `merge` take it into the one that is there.
+    ///
+    /// Of all that read a row before they change it this is the fastest where there are many rows: as long as nothing asks
+    /// for them, values of this event and the next ones wait, so that the processor can wait for the memory of many rows at
+    /// once. In which order values are merged into a row, and which event it is that `merge` panics on, stays as it is
+    /// without that.
+    ///
+    /// ```
+    /// # use everfold::{ApplyError, RecordedEvent, ViewBatch};
+    /// fn apply(event: &RecordedEvent, view: &mut ViewBatch<String, u64>) -> Result<(), ApplyError> {
+    ///     let (item, quantity): (String, u64) = event.decode()?;
+    ///     view.merge(item, quantity, |sold, quantity| *sold += quantity)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`get`](ViewBatch::get).
+    pub fn merge(&mut self, key: K, value: V, merge: fn(&mut V, V)) -> Result<(), ApplyError> {
+        self.own.merge(&mut self.base, &key, value, merge)
+    }
 }
 
 impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> ViewBatch<K, V> {
@@ -86,7 +107,7 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> ViewBatch<K, V> {
         named.resize_with(views.layout().named_views(), || None);
         let (own, views) = (views.own_table(), views.clone());
         ViewBatch {
-            base: Base { rows, failure: None, read: 0 },
+            base: Base::new(rows),
             views,
             own,
             named,
@@ -158,8 +179,14 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> ViewBatch<K, V> {
         self.base.failure.take()
     }
 
-    /// The event at this position was applied: what it changed is told, if it is to be.
+    /// Whether values that waited to be merged could not be. Which event they are of is not known.
+    pub(super) fn is_torn(&self) -> bool {
+        self.base.is_torn
+    }
+
+    /// The event at this position was applied, and more may be: what it changed is told, if it is to be.
     pub(super) fn end_event(&mut self, position: Position) {
+        self.base.merges_later = true;
         let Some(mut told) = self.told.take() else { return };
         match self.changes_of_event() {
             Ok(rows) => told.push(position, rows),
@@ -196,6 +223,8 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> ViewBatch<K, V> {
 
     fn write_tables(&mut self, before: Digest) -> Result<Finished, Error> {
         let (rows, layout) = (self.base.rows.clone(), self.views.layout().clone());
+        self.own.settle(&mut self.base)?;
+        self.named.iter_mut().flatten().try_for_each(|table| table.settle(&mut self.base))?;
         let mut out = Out { writes: Writes::default(), digest: before };
         let nets: Vec<(Part, Net)> = self
             .tables()
@@ -252,5 +281,14 @@ impl<K: Key, V: Serialize + DeserializeOwned> NamedBatch<'_, K, V> {
     /// As [`get`](NamedBatch::get).
     pub fn update(&mut self, key: K, change: impl FnOnce(Option<V>) -> Option<V>) -> Result<(), ApplyError> {
         self.table.update(self.base, &key, change)
+    }
+
+    /// Puts the value of a key if there is none; otherwise has `merge` take it into the one that is there. See
+    /// [`ViewBatch::merge`].
+    ///
+    /// # Errors
+    /// As [`get`](NamedBatch::get).
+    pub fn merge(&mut self, key: K, value: V, merge: fn(&mut V, V)) -> Result<(), ApplyError> {
+        self.table.merge(self.base, &key, value, merge)
     }
 }

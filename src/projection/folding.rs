@@ -223,10 +223,12 @@ impl<R: Runs> Folding<R> {
                 Ok(applied) => (at, bytes) = (applied, bytes + applied.bytes),
                 Err(Halt::View(error)) => return Err(Halt::View(error)),
                 Err(halt) => {
-                    // What the failed event changed is in the batch: fold once more, up to the event before.
+                    // What the failed event changed is in the batch: fold once more, up to the event before. Where it is
+                    // not known which event failed, fewer at a time find it.
+                    let is_known = !batch.is_torn();
                     drop(batch);
                     self.pace.shrink();
-                    return if self.refold(at.position)? { Err(halt) } else { Ok(()) };
+                    return if is_known && self.refold(at.position)? { Err(halt) } else { Ok(()) };
                 }
             }
             let look = at.position.get().is_multiple_of(EVENTS_PER_LOOK);
@@ -254,7 +256,10 @@ impl<R: Runs> Folding<R> {
         let mut batch = self.batch();
         let mut at = self.current.place();
         while at.position < to {
-            at = self.apply_next(at.position.next(), &mut batch)?;
+            at = match self.apply_next(at.position.next(), &mut batch) {
+                Err(Halt::Event(..)) if batch.is_torn() => return Ok(false),
+                applied => applied?,
+            };
         }
         self.write(batch, at)
     }
@@ -447,6 +452,9 @@ pub(super) fn apply<R: Runs>(
     match (applied, batch.failure()) {
         (_, Some(failure)) => Err(Halt::View(failure)),
         (Err(cause), None) => Err(Halt::Event(position, cause)),
+        (Ok(()), None) if batch.is_torn() => {
+            Err(Halt::Event(position, Error::invalid("values that could not be merged were passed by")))
+        }
         (Ok(()), None) => Ok(()),
     }
 }

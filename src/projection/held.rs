@@ -3,14 +3,16 @@
 use std::mem;
 
 use crate::view::digest::RowHash;
+use crate::view::key_order::{KeyOrder, fetch};
 use crate::view::keyed::{Keyed, Vacant};
 use crate::view::short_key::ShortKey;
 
 /// Rows in the order in which they came, each with a number.
 pub(super) struct HeldRows<V> {
     held: Keyed<Held<V>>,
-    /// What the key-value store has of each: apart, because the fold does not look at it again.
-    pub(super) stored: Vec<Stored>,
+    /// What the key-value store has of each: apart, because the fold does not look at it again. Of those beyond the end it
+    /// is known that there is nothing.
+    stored: Vec<Stored>,
 }
 
 /// A row in memory.
@@ -27,24 +29,71 @@ pub(super) enum Stored {
     Known(Option<RowHash>),
 }
 
+const NOTHING: Stored = Stored::Known(None);
+
 impl<V> HeldRows<V> {
     pub(super) fn new() -> Self {
         HeldRows { held: Keyed::new(), stored: Vec::new() }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.stored.len()
+    /// Whether there are so many that each look waits for memory, unless it was fetched.
+    pub(super) fn is_large(&self) -> bool {
+        self.held.is_large()
     }
 
-    /// The number of the row of a key.
-    pub(super) fn find(&self, key: &[u8]) -> Result<usize, Vacant> {
-        self.held.find(key)
+    /// What the row of a key is found by.
+    pub(super) fn hash(&self, key: &[u8]) -> u32 {
+        self.held.hash(key)
+    }
+
+    /// Fetches rows that are to be looked for next, by the hashes of their keys.
+    pub(super) fn fetch(&self, hashes: &[u32]) {
+        self.held.fetch(hashes);
+    }
+
+    /// The number of the row of a key with this hash.
+    pub(super) fn find(&self, hash: u32, key: &[u8]) -> Result<usize, Vacant> {
+        self.held.find(hash, key)
     }
 
     /// Holds the row of a key that is not held, and returns its number.
-    pub(super) fn insert(&mut self, place: Vacant, key: &[u8], value: Option<V>, stored: Stored) -> usize {
-        self.stored.push(stored);
-        self.held.insert(place, key, Held { value, changed: false })
+    pub(super) fn insert(&mut self, place: Vacant, key: ShortKey, value: Option<V>, stored: Stored) -> usize {
+        let number = self.held.insert(place, key, Held { value, changed: false });
+        self.set_stored(number, stored);
+        number
+    }
+
+    /// Whether the key-value store may have any of them.
+    pub(super) fn has_stored(&self) -> bool {
+        !self.stored.is_empty()
+    }
+
+    /// What the key-value store has of the row of a number.
+    pub(super) fn stored(&self, number: usize) -> Stored {
+        self.stored.get(number).copied().unwrap_or(NOTHING)
+    }
+
+    pub(super) fn set_stored(&mut self, number: usize, stored: Stored) {
+        if matches!(stored, Stored::Known(None)) && number >= self.stored.len() {
+            return;
+        }
+        if number >= self.stored.len() {
+            self.stored.resize(number + 1, NOTHING);
+        }
+        if let Some(place) = self.stored.get_mut(number) {
+            *place = stored;
+        }
+    }
+
+    /// The rows, in the order of their keys.
+    pub(super) fn order(&self) -> KeyOrder {
+        self.held.order()
+    }
+
+    /// Fetches rows that are to be looked at next.
+    pub(super) fn fetch_rows(&self, numbers: impl Iterator<Item = usize>) {
+        let rows = numbers.filter_map(|number| self.held.get(number));
+        fetch(rows.map(|(key, held)| u8::from(key.is_empty()) ^ u8::from(held.changed)));
     }
 
     /// The row of a number, and its key.

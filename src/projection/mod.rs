@@ -17,6 +17,7 @@ mod runs;
 mod stretch;
 mod table;
 mod views;
+mod waiting;
 
 use std::error::Error as StdError;
 use std::fmt;

@@ -11,27 +11,44 @@ use serde::de::DeserializeOwned;
 
 use super::ApplyError;
 use super::held::{Held, HeldRows, Stored};
+use super::waiting::{Merge, Waiting};
 use crate::error::Error;
 use crate::view::digest::{Digest, RowHash};
 use crate::view::feed::RowChange;
 use crate::view::index::EntryKeys;
 use crate::view::key::{self, Key};
+use crate::view::key_order::KeyOrder;
 use crate::view::layout::{IndexNumber, Part};
 use crate::view::levels::{Version, Writes};
+use crate::view::short_key::ShortKey;
 use crate::view::value;
 
 /// The rows under a batch, and why they could not be read.
 #[derive(Debug)]
 pub(super) struct Base {
     pub(super) rows: Arc<Version>,
+    /// There are no rows.
+    is_empty: bool,
     /// The view's fault, not the event's.
     pub(super) failure: Option<Error>,
     /// How many bytes were read.
     pub(super) read: usize,
+    /// Whether values may wait to be merged: more than one event is applied.
+    pub(super) merges_later: bool,
+    /// Set while values that waited are merged, so also when that failed: the rows are not what the events come to.
+    pub(super) is_torn: bool,
 }
 
 impl Base {
+    pub(super) fn new(rows: Arc<Version>) -> Self {
+        let is_empty = !rows.may_have_any();
+        Base { rows, is_empty, failure: None, read: 0, merges_later: false, is_torn: false }
+    }
+
     fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        if self.is_empty {
+            return Ok(None);
+        }
         let found = self.rows.get(key).inspect_err(|error| self.failure = Some(error.clone()))?;
         self.read += found.as_ref().map_or(0, Vec::len);
         Ok(found)
@@ -75,6 +92,7 @@ pub(super) struct Table<K, V> {
     part: Part,
     indexes: Arc<[IndexOf<K, V>]>,
     held: HeldRows<V>,
+    waiting: Waiting<V>,
     /// Where there are indexes: the value that the key-value store has of each row held, if that was asked for.
     stored_values: Vec<Option<Vec<u8>>>,
     /// Room for the key that is asked for.
@@ -152,6 +170,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
             part,
             indexes,
             held: HeldRows::new(),
+            waiting: Waiting::default(),
             stored_values: Vec::new(),
             key: Vec::new(),
             changed: 0,
@@ -184,24 +203,86 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
         Ok(())
     }
 
-    /// The number of the row, which is held from now on if not before.
-    fn find(&mut self, base: &mut Base, key: &K, need: Need) -> Result<usize, ApplyError> {
+    pub(super) fn merge(
+        &mut self,
+        base: &mut Base,
+        key: &K,
+        value: V,
+        merge: Merge<V>,
+    ) -> Result<(), ApplyError> {
+        if !base.merges_later || self.telling.is_some() || !self.held.is_large() {
+            let number = self.find(base, key, Need::Value)?;
+            return self.merge_into(number, value, merge);
+        }
+        self.encode(key);
+        self.waiting.push(self.held.hash(&self.key), ShortKey::of(&self.key), value, merge);
+        if self.waiting.is_full() { self.merge_waiting(base) } else { Ok(()) }
+    }
+
+    /// Merges what waits for it.
+    fn merge_waiting(&mut self, base: &mut Base) -> Result<(), ApplyError> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        base.is_torn = true;
+        self.held.fetch(self.waiting.hashes());
+        let mut waiting = mem::take(&mut self.waiting);
+        for (hash, (key, value, merge)) in waiting.drain() {
+            let number = self.find_encoded(base, hash, &key, || key.clone(), Need::Value)?;
+            self.merge_into(number, value, merge)?;
+        }
+        self.waiting = waiting;
+        base.is_torn = false;
+        Ok(())
+    }
+
+    fn merge_into(&mut self, number: usize, value: V, merge: Merge<V>) -> Result<(), ApplyError> {
+        match &mut self.change(number)?.value {
+            Some(row) => merge(row, value),
+            none => *none = Some(value),
+        }
+        Ok(())
+    }
+
+    fn encode(&mut self, key: &K) {
         self.part.start(&mut self.key);
         key.encode(&mut self.key);
-        let place = match self.held.find(&self.key) {
+    }
+
+    /// The number of the row, which is held from now on if not before. What waits for it is merged.
+    fn find(&mut self, base: &mut Base, key: &K, need: Need) -> Result<usize, ApplyError> {
+        self.merge_waiting(base)?;
+        self.encode(key);
+        let key = mem::take(&mut self.key);
+        let found = self.find_encoded(base, self.held.hash(&key), &key, || ShortKey::of(&key), need);
+        self.key = key;
+        found
+    }
+
+    /// The number of the row of an encoded key, which has this hash.
+    fn find_encoded(
+        &mut self,
+        base: &mut Base,
+        hash: u32,
+        key: &[u8],
+        short: impl FnOnce() -> ShortKey,
+        need: Need,
+    ) -> Result<usize, ApplyError> {
+        let place = match self.held.find(hash, key) {
             Ok(number) => return Ok(number),
             Err(place) => place,
         };
         if need == Need::Nothing && self.telling.is_none() {
-            return Ok(self.held.insert(place, &self.key, None, Stored::Unknown));
+            let stored = if base.is_empty { Stored::Known(None) } else { Stored::Unknown };
+            return Ok(self.held.insert(place, short(), None, stored));
         }
-        let stored = base.get(&self.key)?;
+        let stored = base.get(key)?;
         let value = match need {
             Need::Value => stored.as_deref().map(value::decode).transpose()?,
             Need::Nothing => None,
         };
-        let hash = stored.as_deref().map(|value| RowHash::of(&self.key, value));
-        let number = self.held.insert(place, &self.key, value, Stored::Known(hash));
+        let hash = stored.as_deref().map(|value| RowHash::of(key, value));
+        let number = self.held.insert(place, short(), value, Stored::Known(hash));
         if let Some(telling) = &mut self.telling {
             telling.end(number, stored.as_deref().map(Bytes::copy_from_slice));
         }
@@ -234,25 +315,16 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
 
     /// Asks for the rows that were changed without being read. In the order of their keys, neighbours cost no more than
     /// one of them.
-    fn load_unknown(&mut self, rows: &Version) -> Result<(), Error> {
-        let is_unknown = |number: &usize| {
-            let stored = self.held.stored.get(*number);
-            matches!(stored, Some(Stored::Unknown))
-                && self.held.get(*number).is_some_and(|(_, held)| held.changed)
-        };
-        let mut unknown: Vec<usize> = (0..self.held.len()).filter(is_unknown).collect();
+    fn load_unknown(&mut self, rows: &Version, order: &KeyOrder) -> Result<(), Error> {
         let mut lookups = rows.lookups();
-        if lookups.may_find() {
-            let key = |number: &usize| self.held.get(*number).map(|(key, _)| key);
-            unknown.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
-        }
-        for number in unknown {
-            let Some((key, _)) = self.held.get(number) else { continue };
+        for number in order.chunks().flatten() {
+            let unknown = matches!(self.held.stored(number), Stored::Unknown);
+            let Some((key, _)) = self.held.get(number).filter(|(_, held)| unknown && held.changed) else {
+                continue;
+            };
             let value = lookups.get(key)?;
             let hash = value.as_deref().map(|value| RowHash::of(key, value));
-            if let Some(stored) = self.held.stored.get_mut(number) {
-                *stored = Stored::Known(hash);
-            }
+            self.held.set_stored(number, Stored::Known(hash));
             self.keep_stored(number, value);
         }
         Ok(())
@@ -262,9 +334,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
         let Some((key, held)) = self.held.get(number).filter(|(_, held)| held.changed) else {
             return Ok(Net::default());
         };
-        let Some(Stored::Known(hash)) = self.held.stored.get(number).copied() else {
-            return Ok(Net::default());
-        };
+        let Stored::Known(hash) = self.held.stored(number) else { return Ok(Net::default()) };
         let stored = self.stored_values.get_mut(number).and_then(Option::take);
         let net = Net { added: u64::from(held.value.is_some()), removed: u64::from(hash.is_some()) };
         if net == Net::default() {
@@ -345,6 +415,8 @@ pub(super) trait AnyTable: Send {
     fn end_event(&mut self, told: &mut Vec<RowChange>) -> Result<(), Error>;
     /// Takes back what the event at hand changed, when changes are told.
     fn undo_event(&mut self) -> Result<(), Error>;
+    /// Merges what waits for it. An error may be that of a value of any event of the batch.
+    fn settle(&mut self, base: &mut Base) -> Result<(), Error>;
     fn finish(&mut self, rows: &Version, out: &mut Out) -> Result<Net, Error>;
 }
 
@@ -392,12 +464,23 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> AnyTable for Tabl
         Ok(())
     }
 
+    fn settle(&mut self, base: &mut Base) -> Result<(), Error> {
+        let merged = Table::merge_waiting(self, base);
+        merged.map_err(|error| base.failure.take().unwrap_or_else(|| Error::invalid(error.to_string())))
+    }
+
     fn finish(&mut self, rows: &Version, out: &mut Out) -> Result<Net, Error> {
-        self.load_unknown(rows)?;
+        let order = self.held.order();
+        if self.held.has_stored() {
+            self.load_unknown(rows, &order)?;
+        }
         let mut net = Net::default();
-        for number in 0..self.held.len() {
-            let Net { added, removed } = self.finish_row(number, out)?;
-            net = Net { added: net.added + added, removed: net.removed + removed };
+        for numbers in order.chunks() {
+            self.held.fetch_rows(numbers.clone());
+            for number in numbers {
+                let Net { added, removed } = self.finish_row(number, out)?;
+                net = Net { added: net.added + added, removed: net.removed + removed };
+            }
         }
         Ok(net)
     }

@@ -25,7 +25,7 @@ impl Store {
     /// assert_eq!(store.fold(&sold).as_of(Position::new(1)).get(&"hats".to_owned())?, Some(2));
     /// # Ok(()) }
     /// ```
-    pub fn fold<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static>(
+    pub fn fold<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static>(
         &self,
         fold: &Fold<K, S>,
     ) -> Folding<K, S> {
@@ -89,7 +89,7 @@ impl Store {
     /// assert_eq!(before.get(&("jsmith".into(), "pants".into()))?, Some(2));
     /// # Ok(()) }
     /// ```
-    pub fn project_fold<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static>(
+    pub fn project_fold<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static>(
         &self,
         fold: Fold<K, S>,
     ) -> Result<View<K, S>, Error> {
@@ -101,7 +101,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`project`](Store::project).
-    pub fn project_fold_with<K: Key, S: Serialize + DeserializeOwned + Clone + Send + 'static>(
+    pub fn project_fold_with<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static>(
         &self,
         fold: Fold<K, S>,
         options: ProjectionOptions,

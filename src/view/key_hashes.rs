@@ -18,6 +18,7 @@ impl Default for KeyHashes {
 impl BuildHasher for KeyHashes {
     type Hasher = KeyHasher;
 
+    #[inline]
     fn build_hasher(&self) -> KeyHasher {
         KeyHasher(self.0)
     }
@@ -27,6 +28,7 @@ impl BuildHasher for KeyHashes {
 pub(crate) struct KeyHasher(u64);
 
 impl Hasher for KeyHasher {
+    #[inline]
     fn write(&mut self, bytes: &[u8]) {
         self.0 = xxh3_64_with_seed(bytes, self.0);
     }
@@ -34,6 +36,7 @@ impl Hasher for KeyHasher {
     /// The length of what follows, which the hash of that covers.
     fn write_usize(&mut self, _length: usize) {}
 
+    #[inline]
     fn finish(&self) -> u64 {
         self.0
     }

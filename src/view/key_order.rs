@@ -1,10 +1,9 @@
 //! The order of keys that lie anywhere in memory. Pure.
 
-use std::cmp::Ordering;
 use std::hint::black_box;
 
 /// So many things are fetched at once.
-const FETCHED: usize = 32;
+pub(crate) const FETCHED: usize = 32;
 
 /// Places of keys, in the order of the keys.
 #[derive(Debug)]
@@ -36,10 +35,10 @@ impl KeyOrder {
         };
         let mut places: Vec<_> =
             places.map(|place| Place { first: first(key(place.at())), ..place }).collect();
-        places.sort_unstable_by(|a, b| match a.first.cmp(&b.first) {
-            Ordering::Equal => key(a.at()).cmp(key(b.at())).then(a.at.cmp(&b.at)),
-            order => order,
-        });
+        places.sort_unstable_by_key(|place| place.first);
+        for alike in places.chunk_by_mut(|a, b| a.first == b.first).filter(|alike| alike.len() > 1) {
+            alike.sort_unstable_by(|a, b| key(a.at()).cmp(key(b.at())).then(a.at.cmp(&b.at)));
+        }
         places.dedup_by(|later, place| {
             let is_equal = later.first == place.first && key(later.at()) == key(place.at());
             if is_equal {
@@ -48,6 +47,15 @@ impl KeyOrder {
             is_equal
         });
         KeyOrder(places)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// A place, by its number in the order.
+    pub(crate) fn at(&self, number: usize) -> Option<usize> {
+        self.0.get(number).map(Place::at)
     }
 
     /// Some places at a time: so many as it is good to [`fetch`] at once.

@@ -4,7 +4,7 @@ use std::hash::BuildHasher;
 use std::mem;
 
 use super::key_hashes::KeyHashes;
-use super::key_order::{KeyOrder, fetch};
+use super::key_order::{FETCHED, KeyOrder, fetch};
 use super::numbers::Numbers;
 use super::short_key::ShortKey;
 
@@ -46,20 +46,18 @@ impl<T> Keyed<T> {
         fetch(hashes.iter().map(|hash| u8::from(self.numbers.word(*hash) != 0)));
         let number = |hash: &u32| self.numbers.find(*hash, |_| true);
         let rows = hashes.iter().filter_map(number).filter_map(|number| self.things.get(number));
-        fetch(rows.map(|(key, _)| u8::from(key.is_empty())));
+        fetch(rows.map(|(key, _)| key.ends()));
     }
 
-    /// The number of a key.
-    pub(crate) fn find(&self, key: &[u8]) -> Result<usize, Vacant> {
-        let hash = self.hash(key);
+    /// The number of a key with this hash.
+    pub(crate) fn find(&self, hash: u32, key: &[u8]) -> Result<usize, Vacant> {
         let is_it = |number: usize| self.things.get(number).is_some_and(|(found, _)| **found == *key);
         self.numbers.find(hash, is_it).ok_or(Vacant(hash))
     }
 
     /// Adds what belongs to a key that is not there, and returns its number.
-    pub(crate) fn insert(&mut self, place: Vacant, key: &[u8], thing: T) -> usize {
+    pub(crate) fn insert(&mut self, place: Vacant, key: ShortKey, thing: T) -> usize {
         let Vacant(hash) = place;
-        let key = ShortKey::of(key);
         self.keys_elsewhere += key.elsewhere();
         self.things.push((key, thing));
         self.numbers.add(hash)
@@ -88,18 +86,39 @@ impl<T> Keyed<T> {
         self.things.len() * mem::size_of::<(ShortKey, T)>() + self.numbers.size() + self.keys_elsewhere
     }
 
-    /// In the order of the keys.
-    pub(crate) fn into_sorted(self) -> Vec<(ShortKey, T)> {
+    /// Their numbers, in the order of the keys.
+    pub(crate) fn order(&self) -> KeyOrder {
         let key = |number: usize| self.things.get(number).map_or(&[][..], |(key, _)| key);
-        drop(self.numbers);
-        let order = KeyOrder::of((0..).take(self.things.len()), key);
-        let mut rows: Vec<_> = self.things.into_iter().map(Some).collect();
-        let mut sorted = Vec::with_capacity(rows.len());
-        for numbers in order.chunks() {
-            fetch(numbers.clone().filter_map(|number| rows.get(number)).map(|row| u8::from(row.is_some())));
-            sorted.extend(numbers.filter_map(|number| rows.get_mut(number).and_then(Option::take)));
-        }
-        sorted
+        KeyOrder::of((0..).take(self.things.len()), key)
+    }
+
+    /// They, to be looked at in the order of the keys.
+    pub(crate) fn into_ordered(self) -> Ordered<T> {
+        Ordered { order: self.order(), things: self.things }
+    }
+}
+
+/// Things that lie in memory as they came, and the order of their keys.
+#[derive(Debug)]
+pub(crate) struct Ordered<T> {
+    things: Vec<(ShortKey, T)>,
+    order: KeyOrder,
+}
+
+impl<T> Ordered<T> {
+    pub(crate) fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// A thing and its key, by its number in the order.
+    pub(crate) fn get(&self, number: usize) -> Option<&(ShortKey, T)> {
+        self.things.get(self.order.at(number)?)
+    }
+
+    /// Fetches [`FETCHED`] things that are to be looked at next.
+    pub(crate) fn fetch(&self, from: usize) {
+        let things = (from..from + FETCHED).filter_map(|number| self.get(number));
+        fetch(things.map(|(key, _)| key.ends()));
     }
 }
 
@@ -109,7 +128,7 @@ mod tests {
 
     fn number(keyed: &mut Keyed<usize>, key: &[u8]) -> usize {
         let next = keyed.len();
-        keyed.find(key).unwrap_or_else(|place| keyed.insert(place, key, next))
+        keyed.find(keyed.hash(key), key).unwrap_or_else(|place| keyed.insert(place, ShortKey::of(key), next))
     }
 
     #[test]
@@ -125,8 +144,9 @@ mod tests {
         }
         let mut expected: Vec<_> = keys.iter().cloned().zip(0..).collect();
         expected.sort();
-        let sorted = keyed.into_sorted().into_iter().map(|(key, number)| (key.to_vec(), number));
-        assert_eq!(sorted.collect::<Vec<_>>(), expected);
+        let ordered = keyed.into_ordered();
+        let found = (0..ordered.len()).map(|at| ordered.get(at).unwrap());
+        assert_eq!(found.map(|(key, number)| (key.to_vec(), *number)).collect::<Vec<_>>(), expected);
     }
 
     #[test]

@@ -24,6 +24,7 @@ impl Numbers {
     }
 
     /// The number with this hash of which `is_it` holds. It may be asked of some with another hash, too.
+    #[inline]
     pub(super) fn find(&self, hash: u32, is_it: impl Fn(usize) -> bool) -> Option<usize> {
         let (mut at, others) = self.split(hash);
         let lowest = (1 << self.bits) - 1;
@@ -38,11 +39,13 @@ impl Numbers {
     }
 
     /// What tells where the numbers with a hash are, to be fetched.
+    #[inline]
     pub(super) fn word(&self, hash: u32) -> u32 {
         self.words.get(self.split(hash).0).copied().unwrap_or_default()
     }
 
     /// Adds the next number, and returns it.
+    #[inline]
     pub(super) fn add(&mut self, hash: u32) -> usize {
         let number = self.hashes.len();
         if number >= self.words.len() / 3 * 2 {
@@ -66,6 +69,7 @@ impl Numbers {
         self.hashes = hashes;
     }
 
+    #[inline]
     fn place(&mut self, number: usize, hash: u32) {
         let (mut at, others) = self.split(hash);
         let last = self.words.len() - 1;
@@ -78,12 +82,14 @@ impl Numbers {
     }
 
     /// Where the numbers with a hash begin, and its other bits.
+    #[inline]
     fn split(&self, hash: u32) -> (usize, u32) {
         let others = u32::BITS - self.bits;
         (index(hash >> others), hash & ((1 << others) - 1))
     }
 }
 
+#[inline]
 fn index(number: u32) -> usize {
     usize::try_from(number).unwrap_or_default()
 }

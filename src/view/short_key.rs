@@ -15,6 +15,7 @@ pub(crate) enum ShortKey {
 }
 
 impl ShortKey {
+    #[inline]
     pub(crate) fn of(bytes: &[u8]) -> Self {
         let mut short = [0; SHORT];
         match (u8::try_from(bytes.len()), short.get_mut(..bytes.len())) {
@@ -26,7 +27,17 @@ impl ShortKey {
         }
     }
 
+    /// Reads both ends of its place, which may be in two lines of memory.
+    #[inline]
+    pub(crate) fn ends(&self) -> u8 {
+        match self {
+            ShortKey::Short(len, short) => len ^ short.last().copied().unwrap_or_default(),
+            ShortKey::Long(_) => 0,
+        }
+    }
+
     /// Bytes of memory that it has elsewhere.
+    #[inline]
     pub(crate) fn elsewhere(&self) -> usize {
         match self {
             ShortKey::Short(..) => 0,
@@ -47,6 +58,7 @@ impl ShortKey {
 impl Deref for ShortKey {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         match self {
             ShortKey::Short(len, short) => short.get(..usize::from(*len)).unwrap_or_default(),

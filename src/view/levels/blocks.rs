@@ -101,7 +101,7 @@ impl Blocks {
                 Ok(None) => Filters::of_nothing(),
                 Ok(Some(only)) if only.fence.is_empty() => {
                     let filters = Filters::of_nothing();
-                    filters.add(only.rows.filter());
+                    filters.add(only.rows.filter().clone());
                     filters
                 }
                 _ => Filters::of_anything(),
@@ -183,7 +183,6 @@ impl Blocks {
                 let mut page = Run::with_room(inside.len(), block.rows.bytes().len());
                 let rows = inside.filter_map(|number| block.rows.row(number));
                 rows.into_iter().try_for_each(|(key, value)| page.push(key, value))?;
-                page.finish();
                 return Ok(page);
             }
             at = match end {
@@ -229,7 +228,7 @@ impl Blocks {
 
     /// These rows are about to be written.
     pub(super) fn expect(&self, rows: &Run) {
-        self.filters.add(rows.filter());
+        self.filters.add(rows.filter().clone());
     }
 
     /// Writes changes in the order of their keys, so that a crash at any time leaves either none of them, or some of
@@ -389,7 +388,6 @@ impl Rewrite {
         if !self.replaced && self.exists {
             self.writes.push((stored_key(&self.fence), None));
         }
-        self.overwritten.finish();
         Ok(Rewritten { overwritten: self.overwritten, writes: self.writes })
     }
 }

@@ -18,14 +18,23 @@ pub(super) struct Filter {
 
 impl Filter {
     pub(super) fn of<'a>(rows: usize, keys: impl Iterator<Item = &'a [u8]>) -> Self {
-        let mut filter = Filter { words: vec![0; rows / 4 + 1] };
+        let mut filter = Filter { words: vec![0; Self::words_of(rows)] };
         keys.for_each(|key| filter.add(key));
         filter
     }
 
+    fn words_of(rows: usize) -> usize {
+        rows / 4 + 1
+    }
+
+    /// Bytes in memory of a filter of so many keys.
+    pub(super) fn size_of(rows: usize) -> usize {
+        Self::words_of(rows) * 8
+    }
+
     /// Of no keys yet, with room for so many; none where it would leave no room for others.
     pub(super) fn with_room(rows: u64) -> Option<Self> {
-        let words = usize::try_from(rows / 4 + 1).ok().filter(|words| *words <= MOST_BYTES / 8 / 2)?;
+        let words = usize::try_from(rows).ok().map(Self::words_of).filter(|words| *words <= MOST_BYTES / 8 / 2)?;
         Some(Filter { words: vec![0; words] })
     }
 

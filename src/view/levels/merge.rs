@@ -82,7 +82,6 @@ fn merge_many(runs: &[Arc<Run>]) -> Result<Run, Error> {
     {
         merged.push(key, value)?;
     }
-    merged.finish();
     Ok(merged)
 }
 
@@ -105,7 +104,6 @@ fn merge_two(newer: &Run, older: &Run) -> Result<Run, Error> {
         left += usize::from(order != Ordering::Greater);
         right += usize::from(order != Ordering::Less);
     }
-    merged.finish();
     Ok(merged)
 }
 

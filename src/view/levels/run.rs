@@ -8,7 +8,7 @@
 use std::cmp::Ordering;
 use std::num::TryFromIntError;
 use std::ops::{Bound, Range};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::filter::Filter;
 use crate::error::{Error, ErrorKind};
@@ -28,7 +28,8 @@ pub(crate) struct Run {
     bytes: Vec<u8>,
     /// Where each row starts.
     starts: Vec<u32>,
-    filter: Arc<Filter>,
+    /// Made when it is asked for.
+    filter: OnceLock<Arc<Filter>>,
 }
 
 /// A row of a run: a key and its value, or none where it is removed.
@@ -39,16 +40,14 @@ impl Run {
     pub(super) fn packed(mut bytes: Vec<u8>, mut starts: Vec<u32>) -> Self {
         bytes.shrink_to_fit();
         starts.shrink_to_fit();
-        let mut run = Run { bytes, starts, filter: Arc::default() };
-        run.finish();
-        run
+        Run { bytes, starts, filter: OnceLock::new() }
     }
 
     pub(crate) fn with_room(rows: usize, bytes: usize) -> Self {
-        Run { bytes: Vec::with_capacity(bytes), starts: Vec::with_capacity(rows), filter: Arc::default() }
+        Run { bytes: Vec::with_capacity(bytes), starts: Vec::with_capacity(rows), filter: OnceLock::new() }
     }
 
-    /// Adds a row with a key beyond those before. The rows can be looked up after [`finish`](Self::finish).
+    /// Adds a row with a key beyond those before.
     pub(crate) fn push(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Error> {
         let start = self.bytes.len();
         begin_row(&mut self.bytes, key, value.map(<[u8]>::len))?;
@@ -76,13 +75,6 @@ impl Run {
         usize::try_from(*self.starts.get(number)?).ok()
     }
 
-    /// Makes the rows ready to be looked up.
-    pub(crate) fn finish(&mut self) {
-        if self.len() >= FILTERED_ROWS {
-            self.filter = Arc::new(self.new_filter());
-        }
-    }
-
     /// Rows that were packed before; none when these are not the bytes of any.
     pub(crate) fn parse(bytes: Vec<u8>) -> Option<Self> {
         let (mut starts, mut at) = (Vec::new(), 0);
@@ -106,21 +98,13 @@ impl Run {
             last = Some(key);
         }
         (at == bytes.len()).then_some(())?;
-        let mut run = Run { bytes, starts, filter: Arc::default() };
-        run.finish();
-        Some(run)
+        Some(Run { bytes, starts, filter: OnceLock::new() })
     }
 
-    fn new_filter(&self) -> Filter {
-        Filter::of(self.len(), (0..self.len()).filter_map(|number| self.key(number)))
-    }
-
-    /// What tells that a key is none of these, however few there are.
-    pub(super) fn filter(&self) -> Arc<Filter> {
-        match self.filter.size() {
-            0 => Arc::new(self.new_filter()),
-            _ => self.filter.clone(),
-        }
+    /// What tells that a key is none of these. No row may be added any more.
+    pub(super) fn filter(&self) -> &Arc<Filter> {
+        let keys = (0..self.len()).filter_map(|number| self.key(number));
+        self.filter.get_or_init(|| Arc::new(Filter::of(self.len(), keys)))
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -136,9 +120,9 @@ impl Run {
         self.starts.is_empty()
     }
 
-    /// Bytes in memory.
+    /// Bytes in memory, with those of a filter.
     pub(crate) fn size(&self) -> usize {
-        self.bytes.len() + self.starts.len() * 4 + self.filter.size()
+        self.bytes.len() + self.starts.len() * 4 + Filter::size_of(self.len())
     }
 
     /// The key of the row of this number.
@@ -160,7 +144,7 @@ impl Run {
 
     /// What is said of a key: nothing, that it is removed, or its value.
     pub(crate) fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
-        if !self.filter.may_have(key) {
+        if self.len() >= FILTERED_ROWS && !self.filter().may_have(key) {
             return None;
         }
         let number = self.first_not_before(key);

@@ -52,11 +52,6 @@ pub(crate) struct Lookups<'a> {
 }
 
 impl Lookups<'_> {
-    /// Whether there are any rows.
-    pub(crate) fn may_find(&self) -> bool {
-        !self.version.runs.is_empty() || self.version.bottom.may_have_any()
-    }
-
     /// The value of a key.
     pub(crate) fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         match self.version.in_runs(key) {
@@ -80,6 +75,11 @@ impl Version {
     /// What the view says of itself at this checkpoint.
     pub(crate) fn meta(&self) -> &ViewMeta {
         &self.meta
+    }
+
+    /// Whether there may be any rows. If not, there never will be.
+    pub(crate) fn may_have_any(&self) -> bool {
+        !self.runs.is_empty() || self.bottom.may_have_any()
     }
 
     /// The value of a key.

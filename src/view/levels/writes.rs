@@ -11,6 +11,8 @@ pub(crate) struct Writes {
     bytes: Vec<u8>,
     /// Where each row starts.
     starts: Vec<u32>,
+    /// They are not in the order of their keys, or two have the same.
+    is_unordered: bool,
 }
 
 impl Writes {
@@ -41,6 +43,8 @@ impl Writes {
         }
         let shift = u32::try_from(self.bytes.len()).map_err(too_large)?;
         u32::try_from(self.bytes.len() + later.bytes.len()).map_err(too_large)?;
+        let joins = later.key_of(0).is_none_or(|key| self.is_last_before(key));
+        self.is_unordered |= later.is_unordered || !joins;
         self.bytes.extend_from_slice(&later.bytes);
         self.starts.extend(later.starts.iter().map(|start| start + shift));
         Ok(())
@@ -86,6 +90,7 @@ impl Writes {
         check_limits(key.len(), 0)?;
         let start = self.bytes.len();
         let number = u32::try_from(start).map_err(too_large)?;
+        self.is_unordered |= !self.is_last_before(key);
         begin_row(&mut self.bytes, key, value_len)?;
         self.starts.push(number);
         Ok(start)
@@ -96,12 +101,18 @@ impl Writes {
         key_at(&self.bytes, at).unwrap_or_default()
     }
 
-    fn keys(&self) -> impl Iterator<Item = &[u8]> {
-        self.starts.iter().map(|at| self.key_at(usize::try_from(*at).unwrap_or_default()))
+    /// The key of the row of this number.
+    fn key_of(&self, number: usize) -> Option<&[u8]> {
+        key_at(&self.bytes, usize::try_from(*self.starts.get(number)?).ok()?)
+    }
+
+    /// Whether a key is beyond that of the last row.
+    fn is_last_before(&self, key: &[u8]) -> bool {
+        self.key_of(self.starts.len().wrapping_sub(1)).is_none_or(|last| last < key)
     }
 
     pub(super) fn into_run(self) -> Result<Run, Error> {
-        if self.keys().is_sorted_by(|a, b| a < b) {
+        if !self.is_unordered {
             return Ok(Run::packed(self.bytes, self.starts));
         }
         let mut run = Run::with_room(self.starts.len(), self.bytes.len());
@@ -110,7 +121,6 @@ impl Writes {
             fetch(places.clone().filter_map(|at| self.bytes.get(at).copied()));
             places.try_for_each(|at| run.push_packed(row_at(&self.bytes, at).unwrap_or_default()))?;
         }
-        run.finish();
         Ok(run)
     }
 }

@@ -35,7 +35,7 @@ impl<const NUMBER: usize> Projection for Sold<NUMBER> {
 
     fn apply(&self, event: &RecordedEvent, view: &mut ViewBatch<(u32, u32), i64>) -> Result<(), ApplyError> {
         let (customer, item, quantity): Purchase = event.decode()?;
-        view.update((customer, item), |sum| Some(sum.unwrap_or(0) + quantity))
+        view.merge((customer, item), quantity, |sum, quantity| *sum += quantity)
     }
 }
 
