@@ -67,6 +67,7 @@ mod typed;
 mod verdicts;
 mod view_cases;
 mod view_damage;
+mod view_merge;
 mod view_model;
 mod view_reads;
 mod views;
