@@ -39,7 +39,7 @@ impl<const N: usize> Projection for Sum<N> {
 
     fn apply(&self, event: &RecordedEvent, view: &mut ViewBatch<(u32, u32), i64>) -> Result<(), ApplyError> {
         let (customer, item, quantity): Purchase = event.decode()?;
-        view.update((customer, item), |sum| Some(sum.unwrap_or(0) + i64::from(quantity)))
+        view.merge((customer, item), quantity.into(), |sum, quantity| *sum += quantity)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Brings the rows of a view on by a stretch of the log, on several threads.
 //!
-//! Each thread folds a piece of the stretch, and sorts what it came to by key. Then each puts a range of the keys together:
+//! Each thread folds a piece of the stretch, and sorts the keys of what it came to. Then each puts a range of the keys together:
 //! what the pieces came to, in the order of the log, behind what the view has.
 
 use std::collections::VecDeque;
@@ -73,7 +73,9 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Fo
             }
         }
         let merge = Merge { fold: self, rows: stretch.rows };
-        let merged = each(threads, split(&whole, threads), |range: RangeOfKeys<'_, S>| (merge.range(range), ()));
+        let merged =
+            each(threads, split(&whole, threads), |range: RangeOfKeys<'_, S>| (merge.range(range), ()));
+        drop(whole);
         let mut built = Built { to, writes: Writes::default(), digest: stretch.rows.meta().digest };
         for (range, ()) in merged {
             let RangeRows { writes, gone, come } = range?;

@@ -63,17 +63,9 @@ impl<'a, S> InOrder<'a, S> {
 
     /// Those before a key, which are left no more.
     fn split_before(&mut self, bound: &ShortKey) -> Self {
-        let Range { start, mut end } = self.left;
-        let mut low = start;
-        while low < end {
-            let middle = low + (end - low) / 2;
-            match self.rows.get(middle).is_some_and(|(key, _)| key < bound) {
-                true => low = middle + 1,
-                false => end = middle,
-            }
-        }
-        self.left.start = low;
-        InOrder { rows: self.rows, left: start..low, fetched: start }
+        let start = self.left.start;
+        self.left.start = self.rows.first_not_before(self.left.clone(), bound);
+        InOrder { rows: self.rows, left: start..self.left.start, fetched: start }
     }
 
     fn first(&self) -> Option<&'a (ShortKey, S)> {
@@ -134,10 +126,7 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Me
     }
 
     /// The next row of any piece.
-    fn next<'a>(
-        &self,
-        pieces: &mut [InOrder<'a, S>],
-    ) -> Result<Option<(&'a ShortKey, Cow<'a, S>)>, Error> {
+    fn next<'a>(&self, pieces: &mut [InOrder<'a, S>]) -> Result<Option<(&'a ShortKey, Cow<'a, S>)>, Error> {
         let mut first: Option<(usize, &(ShortKey, S))> = None;
         for (number, piece) in pieces.iter().enumerate() {
             if let Some(row) = piece.first()

@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 ///
 ///     fn apply(&self, event: &RecordedEvent, view: &mut ViewBatch<String, u64>) -> Result<(), ApplyError> {
 ///         let (item, quantity): (String, u64) = event.decode()?;
-///         view.update(item, |sold| Some(sold.unwrap_or(0) + quantity))
+///         view.merge(item, quantity, |sold, quantity| *sold += quantity)
 ///     }
 /// }
 ///

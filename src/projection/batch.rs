@@ -83,8 +83,9 @@ impl<K: Key, V: Serialize + DeserializeOwned> ViewBatch<K, V> {
     ///
     /// Of all that read a row before they change it this is the fastest where there are many rows: as long as nothing asks
     /// for them, values of this event and the next ones wait, so that the processor can wait for the memory of many rows at
-    /// once. In which order values are merged into a row, and which event it is that `merge` panics on, stays as it is
-    /// without that.
+    /// once. In which order values are merged into a row, and which event is said to fail when `merge` panics, stays as it
+    /// is without that. But `merge` may be called after `apply` has returned, or by a later call of any kind, whose error may
+    /// then be of another event: pass it on.
     ///
     /// ```
     /// # use everfold::{ApplyError, RecordedEvent, ViewBatch};
@@ -106,14 +107,7 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> ViewBatch<K, V> {
         let mut named = Vec::new();
         named.resize_with(views.layout().named_views(), || None);
         let (own, views) = (views.own_table(), views.clone());
-        ViewBatch {
-            base: Base::new(rows),
-            views,
-            own,
-            named,
-            told: None,
-            telling: false,
-        }
+        ViewBatch { base: Base::new(rows), views, own, named, told: None, telling: false }
     }
 
     /// What each event changes is noted, and put there, if there is where.
@@ -208,13 +202,13 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> ViewBatch<K, V> {
         self.tables().try_for_each(AnyTable::undo_event)
     }
 
-    /// What the batch comes to. Values, and the keys of indexes, are made by the projection's code: where that panics, the
-    /// error is [`Invalid`](crate::ErrorKind::Invalid).
+    /// What the batch comes to. What waits is merged, and values and the keys of indexes are encoded, by the projection's
+    /// code: where that panics, the error is [`Invalid`](crate::ErrorKind::Invalid).
     pub(super) fn finish(mut self, before: Digest) -> Result<Finished, Error> {
         let finished = catch_unwind(AssertUnwindSafe(|| self.write_tables(before)));
         let mut finished = finished.unwrap_or_else(|_| {
             Err(Error::invalid(
-                "the projection's code panicked when a row or its keys in an index were encoded",
+                "the projection's code panicked when a value was merged, or a row or its keys in an index were encoded",
             ))
         })?;
         finished.told = self.told;

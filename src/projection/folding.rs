@@ -248,7 +248,7 @@ impl<R: Runs> Folding<R> {
     }
 
     /// Applies the events from the checkpoint up to a position, which were applied before, and writes. Returns whether
-    /// they were written.
+    /// they were written: one that fails this time is found by fewer at a time.
     fn refold(&mut self, to: Position) -> Result<bool, Halt> {
         if to == self.checkpoint() {
             return Ok(true);
@@ -257,7 +257,7 @@ impl<R: Runs> Folding<R> {
         let mut at = self.current.place();
         while at.position < to {
             at = match self.apply_next(at.position.next(), &mut batch) {
-                Err(Halt::Event(..)) if batch.is_torn() => return Ok(false),
+                Err(Halt::Event(..)) => return Ok(false),
                 applied => applied?,
             };
         }

@@ -47,7 +47,7 @@ impl<V> HeldRows<V> {
     }
 
     /// Fetches rows that are to be looked for next, by the hashes of their keys.
-    pub(super) fn fetch(&self, hashes: &[u32]) {
+    pub(super) fn fetch_hashed(&self, hashes: &[u32]) {
         self.held.fetch(hashes);
     }
 
@@ -85,13 +85,13 @@ impl<V> HeldRows<V> {
         }
     }
 
-    /// The rows, in the order of their keys.
-    pub(super) fn order(&self) -> KeyOrder {
-        self.held.order()
+    /// The rows that were changed, in the order of their keys.
+    pub(super) fn changed_in_order(&self) -> KeyOrder {
+        self.held.order_of(|held| held.changed)
     }
 
-    /// Fetches rows that are to be looked at next.
-    pub(super) fn fetch_rows(&self, numbers: impl Iterator<Item = usize>) {
+    /// Fetches rows that are to be looked at next, by their numbers.
+    pub(super) fn fetch(&self, numbers: impl Iterator<Item = usize>) {
         let rows = numbers.filter_map(|number| self.held.get(number));
         fetch(rows.map(|(key, held)| u8::from(key.is_empty()) ^ u8::from(held.changed)));
     }

@@ -60,7 +60,7 @@ use crate::view::key::Key;
 ///
 ///     fn apply(&self, event: &RecordedEvent, view: &mut ViewBatch<String, u64>) -> Result<(), ApplyError> {
 ///         let (item, quantity): (String, u64) = event.decode()?;
-///         view.update(item, |sold| Some(sold.unwrap_or(0) + quantity))
+///         view.merge(item, quantity, |sold, quantity| *sold += quantity)
 ///     }
 /// }
 /// ```

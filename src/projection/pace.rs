@@ -4,7 +4,8 @@
 const MOST: u64 = 1 << 20;
 
 /// Grows while all goes well. After a failure it starts again from one event, so that to undo what a failed event
-/// changed, by folding those before it again, takes no longer in all than a few times what applying them does.
+/// changed, by folding those before it again, takes no longer in all than a few times what applying them does. The same
+/// finds an event of which it is only known that it is one of a batch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace(u64);
 

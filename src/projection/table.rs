@@ -35,7 +35,7 @@ pub(super) struct Base {
     pub(super) read: usize,
     /// Whether values may wait to be merged: more than one event is applied.
     pub(super) merges_later: bool,
-    /// Set while values that waited are merged, so also when that failed: the rows are not what the events come to.
+    /// Set while values that waited are merged, and for good when that failed: the rows are not what the events come to.
     pub(super) is_torn: bool,
 }
 
@@ -224,15 +224,15 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
         if self.waiting.is_empty() {
             return Ok(());
         }
-        base.is_torn = true;
-        self.held.fetch(self.waiting.hashes());
+        let was_torn = mem::replace(&mut base.is_torn, true);
+        self.held.fetch_hashed(self.waiting.hashes());
         let mut waiting = mem::take(&mut self.waiting);
         for (hash, (key, value, merge)) in waiting.drain() {
             let number = self.find_encoded(base, hash, &key, || key.clone(), Need::Value)?;
             self.merge_into(number, value, merge)?;
         }
         self.waiting = waiting;
-        base.is_torn = false;
+        base.is_torn = was_torn;
         Ok(())
     }
 
@@ -319,9 +319,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
         let mut lookups = rows.lookups();
         for number in order.chunks().flatten() {
             let unknown = matches!(self.held.stored(number), Stored::Unknown);
-            let Some((key, _)) = self.held.get(number).filter(|(_, held)| unknown && held.changed) else {
-                continue;
-            };
+            let Some((key, _)) = self.held.get(number).filter(|_| unknown) else { continue };
             let value = lookups.get(key)?;
             let hash = value.as_deref().map(|value| RowHash::of(key, value));
             self.held.set_stored(number, Stored::Known(hash));
@@ -331,9 +329,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
     }
 
     fn finish_row(&mut self, number: usize, out: &mut Out) -> Result<Net, Error> {
-        let Some((key, held)) = self.held.get(number).filter(|(_, held)| held.changed) else {
-            return Ok(Net::default());
-        };
+        let Some((key, held)) = self.held.get(number) else { return Ok(Net::default()) };
         let Stored::Known(hash) = self.held.stored(number) else { return Ok(Net::default()) };
         let stored = self.stored_values.get_mut(number).and_then(Option::take);
         let net = Net { added: u64::from(held.value.is_some()), removed: u64::from(hash.is_some()) };
@@ -470,13 +466,13 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> AnyTable for Tabl
     }
 
     fn finish(&mut self, rows: &Version, out: &mut Out) -> Result<Net, Error> {
-        let order = self.held.order();
+        let order = self.held.changed_in_order();
         if self.held.has_stored() {
             self.load_unknown(rows, &order)?;
         }
         let mut net = Net::default();
         for numbers in order.chunks() {
-            self.held.fetch_rows(numbers.clone());
+            self.held.fetch(numbers.clone());
             for number in numbers {
                 let Net { added, removed } = self.finish_row(number, out)?;
                 net = Net { added: net.added + added, removed: net.removed + removed };

@@ -1,6 +1,7 @@
 //! The order of keys that lie anywhere in memory. Pure.
 
 use std::hint::black_box;
+use std::ops::Range;
 
 /// So many things are fetched at once.
 pub(crate) const FETCHED: usize = 32;
@@ -51,6 +52,12 @@ impl KeyOrder {
 
     pub(crate) fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// The number of the first of some places that is not before others, which come first.
+    pub(crate) fn partition_point(&self, numbers: Range<usize>, is_before: impl Fn(usize) -> bool) -> usize {
+        let start = numbers.start;
+        start + self.0.get(numbers).unwrap_or_default().partition_point(|place| is_before(place.at()))
     }
 
     /// A place, by its number in the order.

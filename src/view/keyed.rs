@@ -2,6 +2,7 @@
 
 use std::hash::BuildHasher;
 use std::mem;
+use std::ops::Range;
 
 use super::key_hashes::KeyHashes;
 use super::key_order::{FETCHED, KeyOrder, fetch};
@@ -86,16 +87,23 @@ impl<T> Keyed<T> {
         self.things.len() * mem::size_of::<(ShortKey, T)>() + self.numbers.size() + self.keys_elsewhere
     }
 
-    /// Their numbers, in the order of the keys.
-    pub(crate) fn order(&self) -> KeyOrder {
-        let key = |number: usize| self.things.get(number).map_or(&[][..], |(key, _)| key);
-        KeyOrder::of((0..).take(self.things.len()), key)
+    /// The numbers of some of them, in the order of the keys.
+    pub(crate) fn order_of(&self, is_one: impl Fn(&T) -> bool) -> KeyOrder {
+        order(&self.things, is_one)
     }
 
     /// They, to be looked at in the order of the keys.
     pub(crate) fn into_ordered(self) -> Ordered<T> {
-        Ordered { order: self.order(), things: self.things }
+        let Keyed { things, numbers, .. } = self;
+        drop(numbers);
+        Ordered { order: order(&things, |_| true), things }
     }
+}
+
+fn order<T>(things: &[(ShortKey, T)], is_one: impl Fn(&T) -> bool) -> KeyOrder {
+    let key = |number: usize| things.get(number).map_or(&[][..], |(key, _)| key);
+    let numbers = (0u32..).zip(things).filter(|(_, (_, thing))| is_one(thing)).map(|(number, _)| number);
+    KeyOrder::of(numbers, key)
 }
 
 /// Things that lie in memory as they came, and the order of their keys.
@@ -113,6 +121,12 @@ impl<T> Ordered<T> {
     /// A thing and its key, by its number in the order.
     pub(crate) fn get(&self, number: usize) -> Option<&(ShortKey, T)> {
         self.things.get(self.order.at(number)?)
+    }
+
+    /// The number of the first of some that is not before a key.
+    pub(crate) fn first_not_before(&self, numbers: Range<usize>, bound: &[u8]) -> usize {
+        let is_before = |at: usize| self.things.get(at).is_some_and(|(key, _)| **key < *bound);
+        self.order.partition_point(numbers, is_before)
     }
 
     /// Fetches [`FETCHED`] things that are to be looked at next.

@@ -319,3 +319,33 @@ proptest! {
         prop_assert_eq!(view.digest().unwrap(), in_other.digest().unwrap());
     }
 }
+
+/// Adds up numbers. "?" counts as 100, and fails the second time it is applied; "!" always fails.
+#[derive(Clone, Default)]
+struct FailsOnceMore(Arc<AtomicU32>);
+
+impl Projection for FailsOnceMore {
+    const NAME: &'static str = "fails-once-more";
+    const GENERATION: u32 = 1;
+    type Key = u8;
+    type Value = u64;
+
+    fn apply(&self, event: &RecordedEvent, view: &mut ViewBatch<u8, u64>) -> Result<(), ApplyError> {
+        let by = match std::str::from_utf8(event.payload())? {
+            "?" if self.0.fetch_add(1, Ordering::SeqCst) == 1 => return Err(ApplyError::new("once more")),
+            "?" => 100,
+            number => number.parse()?,
+        };
+        view.merge(0, by, |sum, by| *sum += by)
+    }
+}
+
+#[test]
+fn no_event_is_lost_when_another_fails_only_as_it_is_applied_again() {
+    let store = in_memory();
+    let last = add(&store, "a", &["1", "2", "?", "!", "4"]);
+    let view = store.project_with(FailsOnceMore::default(), aside()).unwrap();
+    view.wait_for(last, FOR_EVER).unwrap();
+    assert_eq!(view.get(&0).unwrap(), Some(107));
+    assert_eq!(view.set_aside().unwrap().iter().map(|event| event.position.get()).collect::<Vec<_>>(), [4]);
+}

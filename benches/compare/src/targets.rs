@@ -85,9 +85,11 @@ pub(crate) fn targets(all: &[Measured]) -> Vec<Target> {
 
 /// A replay of events that are folded apart and put together.
 const DECLARED: &str = "everfold, declared fold";
+/// The same by one thread.
+const ALONE: &str = "everfold, the same by 1 thread";
 const RARE: &str = "replay-rare";
 const OFTEN: &str = "replay-often";
-/// The same by a projection: one event after the other.
+/// A replay by a projection: one event after the other.
 const SERIAL: &str = "everfold";
 
 /// Those of views.
@@ -98,8 +100,8 @@ fn of_views(all: &[Measured]) -> Vec<Target> {
     targets.extend([
         target(
             "declared_over_serial",
-            "replay as a declared fold, on all cores, over one event after the other",
-            find(RARE).and_then(|m| Some(m.row(DECLARED)?.over(m.own()?))),
+            "replay as a declared fold, on all cores, over the same by one thread",
+            find(RARE).and_then(|m| Some(m.row(DECLARED)?.over(m.row(ALONE)?))),
             1.5,
         ),
         target(

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use everfold::{
-    ApplyError, Batch, Durability, Event, Expected, Fold, Options, Position, Projection, RecordedEvent,
-    Store, View, ViewBatch,
+    ApplyError, Batch, Durability, Event, Expected, Fold, Options, Position, Projection, ProjectionOptions,
+    RecordedEvent, Store, View, ViewBatch,
 };
 use tempfile::TempDir;
 
@@ -39,8 +39,9 @@ impl<const NUMBER: usize> Projection for Sold<NUMBER> {
     }
 }
 
+type Started = Result<View<(u32, u32), i64>, everfold::Error>;
 /// Registers one of sixteen.
-type Start = fn(&Store) -> Result<View<(u32, u32), i64>, everfold::Error>;
+type Start = fn(&Store) -> Started;
 
 macro_rules! starts {
     ($($number:literal)*) => { [$(|store| store.project(Sold::<$number>)),*] };
@@ -83,7 +84,7 @@ pub(super) fn replay(dir: &Rc<TempDir>, purchases: &[Purchase], wanted: (u64, u6
         }
         Ok(rate)
     });
-    let build = |name, start: Start| {
+    let build = |name, start: Box<dyn Fn(&Store) -> Started>| {
         let dir = dir.clone();
         Contender::new(name, Kind::Own, move || {
             let store = Store::open(dir.path())?;
@@ -98,8 +99,16 @@ pub(super) fn replay(dir: &Rc<TempDir>, purchases: &[Purchase], wanted: (u64, u6
             Ok(rate)
         })
     };
-    let declared = build("everfold, declared fold", |store| store.project_fold(declared()));
-    vec![map, build("everfold", |store| store.project(Sold::<0>)), declared]
+    let one = ProjectionOptions::new().build_threads(1);
+    vec![
+        map,
+        build("everfold", Box::new(|store| store.project(Sold::<0>))),
+        build("everfold, declared fold", Box::new(|store| store.project_fold(declared()))),
+        build(
+            "everfold, the same by 1 thread",
+            Box::new(move |store| store.project_fold_with(declared(), one.clone())),
+        ),
+    ]
 }
 
 /// The same sum, declared: built by as many threads as there are cores.
