@@ -54,7 +54,7 @@ impl KeyOrder {
         self.0.len()
     }
 
-    /// The number of the first of some places that is not before others, which come first.
+    /// Of some numbers in the order, the first whose place `is_before` does not hold of. It holds of those at the beginning.
     pub(crate) fn partition_point(&self, numbers: Range<usize>, is_before: impl Fn(usize) -> bool) -> usize {
         let start = numbers.start;
         start + self.0.get(numbers).unwrap_or_default().partition_point(|place| is_before(place.at()))
