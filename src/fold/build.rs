@@ -3,7 +3,6 @@
 //! Each thread folds a piece of the stretch, and sorts the keys of what it came to. Then each puts a range of the keys together:
 //! what the pieces came to, in the order of the log, behind what the view has.
 
-use std::collections::VecDeque;
 use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -11,10 +10,10 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::cells::{Cells, Change};
 use super::declared::Fold;
 use super::gather::on_threads;
 use super::merging::{Merge, RangeOfKeys, RangeRows, split};
+use super::piece_rows::PieceRows;
 use crate::error::{Error, ErrorKind};
 use crate::event::Position;
 use crate::log::catalog::closed;
@@ -22,9 +21,8 @@ use crate::log::cursor::Cursor;
 use crate::log::holds::truncated;
 use crate::projection::{ApplyError, Built, Stretch};
 use crate::view::key::Key;
-use crate::view::keyed::{Keyed, Ordered};
+use crate::view::keyed::Ordered;
 use crate::view::levels::Writes;
-use crate::view::short_key::ShortKey;
 
 /// So many events are read before they are folded, when there are many rows.
 const EVENTS_AT_ONCE: usize = 32;
@@ -104,14 +102,14 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Fo
     ) -> Result<Option<Piece<S>>, Error> {
         let events = to.get().saturating_sub(after.get());
         let mut cursor = Cursor::forward(stretch.catalog.clone(), after).limit(events);
-        let mut rows = InMemory::new();
+        let mut rows = PieceRows::new();
         let (mut done, mut bytes, mut taken) = (after, 0, Vec::with_capacity(EVENTS_AT_ONCE));
-        while done < to && (done == after || (rows.keyed.len() < most.rows && bytes < most.bytes)) {
+        while done < to && (done == after || (rows.len() < most.rows && bytes < most.bytes)) {
             if stretch.stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            let keys = rows.keyed.keys_elsewhere();
-            let (most_events, mut read) = (if rows.keyed.is_large() { EVENTS_AT_ONCE } else { 1 }, 0);
+            let keys = rows.keys_elsewhere();
+            let (most_events, mut read) = (if rows.expects() { EVENTS_AT_ONCE } else { 1 }, 0);
             while done < to && taken.len() < most_events && read < BYTES_AT_ONCE {
                 let event = cursor.next().unwrap_or_else(|| {
                     let message = format!("the log gave no event at position {}", done.next());
@@ -131,9 +129,9 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Fo
             applied.map_err(|(position, error)| self.failed(position, &error))?;
             taken.clear();
             // What states have elsewhere comes from the events.
-            bytes += if mem::needs_drop::<S>() { read } else { rows.keyed.keys_elsewhere() - keys };
+            bytes += if mem::needs_drop::<S>() { read } else { rows.keys_elsewhere() - keys };
         }
-        Ok(Some(Piece { to: done, rows: rows.keyed.into_ordered() }))
+        Ok(Some(Piece { to: done, rows: rows.into_ordered() }))
     }
 
     fn failed(&self, position: Position, error: &ApplyError) -> Error {
@@ -185,57 +183,4 @@ fn each<T: Send, R: Send>(threads: usize, things: Vec<T>, work: impl Fn(T) -> R 
         .into_iter()
         .filter_map(|thing| thing.into_inner().unwrap_or_else(PoisonError::into_inner).1)
         .collect()
-}
-
-/// Rows while events are folded into them.
-struct InMemory<S> {
-    keyed: Keyed<S>,
-    /// Room for an encoded key.
-    key: Vec<u8>,
-    /// The keys that are expected, with their hashes.
-    expected: VecDeque<(u32, ShortKey)>,
-    hashes: Vec<u32>,
-}
-
-impl<S> InMemory<S> {
-    fn new() -> Self {
-        InMemory { keyed: Keyed::new(), key: Vec::new(), expected: VecDeque::new(), hashes: Vec::new() }
-    }
-
-    /// A key, encoded, and its hash.
-    fn encoded<K: Key>(&mut self, key: &K) -> (u32, ShortKey) {
-        self.key.clear();
-        key.encode(&mut self.key);
-        (self.keyed.hash(&self.key), ShortKey::of(&self.key))
-    }
-}
-
-impl<K: Key, S> Cells<K, S> for InMemory<S> {
-    fn expect(&mut self, keys: &mut dyn Iterator<Item = &K>) {
-        if !self.keyed.is_large() {
-            return;
-        }
-        self.expected.clear();
-        self.hashes.clear();
-        for key in keys {
-            let (hash, key) = self.encoded(key);
-            self.expected.push_back((hash, key));
-            self.hashes.push(hash);
-        }
-        self.keyed.fetch(&self.hashes);
-    }
-
-    fn change(&mut self, key: K, change: &dyn Change<S>) -> Result<(), ApplyError> {
-        let (hash, key) = self.expected.pop_front().unwrap_or_else(|| self.encoded(&key));
-        match self.keyed.find(hash, &key) {
-            Ok(number) => {
-                let lost = || ApplyError::new("a row that was found is not there");
-                change.add(self.keyed.get_mut(number).ok_or_else(lost)?)
-            }
-            Err(place) => {
-                self.keyed.insert(place, key, change.start()?);
-                Ok(())
-            }
-        }
-    }
 }

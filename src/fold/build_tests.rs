@@ -145,6 +145,17 @@ impl Accumulator<Value> for LastBut {
     }
 }
 
+fn digest_of(rows: &BTreeMap<u32, Value>) -> Digest {
+    let mut digest = Digest::default();
+    for (key, value) in rows {
+        let mut row_key = Vec::new();
+        Part::OWN.start(&mut row_key);
+        key.encode(&mut row_key);
+        digest.add(RowHash::of(&row_key, &value::encode(value).unwrap()));
+    }
+    digest
+}
+
 #[test]
 fn many_rows_are_folded_as_few_are_and_the_event_that_fails_is_named() {
     let (log, rows, stop) = (log(200), no_rows(0), AtomicBool::new(false));
@@ -153,18 +164,42 @@ fn many_rows_are_folded_as_few_are_and_the_event_that_fails_is_named() {
     let built = many(LastBut((200, 0))).build(&stretch, ENOUGH).unwrap().unwrap();
     let values = (0..200).flat_map(|number| (0..300).map(move |n| (number, n)));
     let last: BTreeMap<u32, Value> = values.map(|value| (many_key(&value), value)).collect();
-    let mut expected = Digest::default();
-    for (key, value) in &last {
-        let mut row_key = Vec::new();
-        Part::OWN.start(&mut row_key);
-        key.encode(&mut row_key);
-        expected.add(RowHash::of(&row_key, &value::encode(value).unwrap()));
-    }
-    assert_eq!((built.to, built.digest), (Position::new(200), expected));
+    assert_eq!((built.to, built.digest), (Position::new(200), digest_of(&last)));
     // The first values of an event may be taken in together with the last ones of the event before.
     for failing in [(0, 0), (90, 0), (90, 299), (190, 3), (199, 299)] {
         let error = many(LastBut(failing)).build(&stretch, ENOUGH).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Stopped { position: Position::new(u64::from(failing.0) + 1) });
+    }
+}
+
+/// Rows that come once, until there are so many; and then again, in the same order.
+const AGAIN: u32 = 50_000;
+
+#[test]
+fn rows_that_rarely_repeat_are_folded_as_others_are_and_the_event_that_fails_is_named() {
+    let (log, rows, stop) = (log(400), no_rows(0), AtomicBool::new(false));
+    let values = |accumulator| {
+        let values = Fold::new("numbers", 1).map(|event| {
+            let number: u32 = event.decode()?;
+            Ok((0..300).map(move |n| (number, n)))
+        });
+        values.key_by(|(number, n): &Value| (number * 300 + n) % AGAIN).accumulate(accumulator)
+    };
+    for threads in [1, 2] {
+        let stretch =
+            Stretch { catalog: &log.catalog, rows: &rows, to: Position::new(400), threads, stop: &stop };
+        let built = values(LastBut((400, 0))).build(&stretch, ENOUGH).unwrap().unwrap();
+        let all = (0..400).flat_map(|number| (0..300).map(move |n| (number, n)));
+        let last: BTreeMap<u32, Value> =
+            all.map(|(number, n)| ((number * 300 + n) % AGAIN, (number, n))).collect();
+        assert_eq!((built.to, built.digest), (Position::new(400), digest_of(&last)));
+        for failing in [(0, 0), (199, 299), (200, 0), (399, 299)] {
+            let error = values(LastBut(failing)).build(&stretch, ENOUGH).unwrap_err();
+            assert_eq!(
+                error.kind(),
+                ErrorKind::Stopped { position: Position::new(u64::from(failing.0) + 1) }
+            );
+        }
     }
 }
 

@@ -26,6 +26,8 @@ const LOOKED_UP: u64 = 8;
 /// Rows of several pieces, of the same range of keys, in the order of the pieces.
 pub(super) struct RangeOfKeys<'a, S> {
     pieces: Vec<InOrder<'a, S>>,
+    /// The numbers of the pieces whose next key is the smallest.
+    smallest: Vec<usize>,
     /// Of how many ranges this is one.
     of: usize,
 }
@@ -41,9 +43,9 @@ pub(super) fn split<S>(pieces: &[Ordered<S>], count: usize) -> Vec<RangeOfKeys<'
     let mut ranges = Vec::with_capacity(count);
     for bound in bounds {
         let pieces = rest.iter_mut().map(|rows| rows.split_before(bound)).collect();
-        ranges.push(RangeOfKeys { pieces, of: count });
+        ranges.push(RangeOfKeys { pieces, smallest: Vec::new(), of: count });
     }
-    ranges.push(RangeOfKeys { pieces: rest, of: count });
+    ranges.push(RangeOfKeys { pieces: rest, smallest: Vec::new(), of: count });
     ranges
 }
 
@@ -52,24 +54,33 @@ struct InOrder<'a, S> {
     rows: &'a Ordered<S>,
     /// The numbers of those that are left.
     left: Range<usize>,
+    /// The first of them.
+    next: Option<&'a (ShortKey, S)>,
     /// Those before this number were fetched.
     fetched: usize,
 }
 
 impl<'a, S> InOrder<'a, S> {
     fn new(rows: &'a Ordered<S>) -> Self {
-        InOrder { rows, left: 0..rows.len(), fetched: 0 }
+        InOrder::of(rows, 0..rows.len())
+    }
+
+    fn of(rows: &'a Ordered<S>, left: Range<usize>) -> Self {
+        let mut of = InOrder { rows, fetched: left.start, left, next: None };
+        of.find_next();
+        of
     }
 
     /// Those before a key, which are left no more.
     fn split_before(&mut self, bound: &ShortKey) -> Self {
-        let start = self.left.start;
-        self.left.start = self.rows.first_not_before(self.left.clone(), bound);
-        InOrder { rows: self.rows, left: start..self.left.start, fetched: start }
+        let at = self.rows.first_not_before(self.left.clone(), bound);
+        let before = InOrder::of(self.rows, self.left.start..at);
+        *self = InOrder::of(self.rows, at..self.left.end);
+        before
     }
 
-    fn first(&self) -> Option<&'a (ShortKey, S)> {
-        self.rows.get(self.left.start).filter(|_| !self.left.is_empty())
+    fn find_next(&mut self) {
+        self.next = if self.left.is_empty() { None } else { self.rows.get(self.left.start) };
     }
 
     fn last(&self) -> Option<&'a (ShortKey, S)> {
@@ -83,6 +94,7 @@ impl<'a, S> InOrder<'a, S> {
             self.rows.fetch(self.left.start);
             self.fetched = self.left.start + FETCHED;
         }
+        self.find_next();
     }
 }
 
@@ -108,7 +120,7 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Me
         let mut earlier = self.earlier(&range, count);
         let mut rows = RangeRows::default();
         let mut bytes = Vec::new();
-        while let Some((key, state)) = self.next(&mut range.pieces)? {
+        while let Some((key, state)) = self.next(&mut range)? {
             let key = row_key(key, &mut bytes);
             let state = match earlier.value(key)? {
                 None => state,
@@ -126,25 +138,36 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Me
     }
 
     /// The next row of any piece.
-    fn next<'a>(&self, pieces: &mut [InOrder<'a, S>]) -> Result<Option<(&'a ShortKey, Cow<'a, S>)>, Error> {
-        let mut first: Option<(usize, &(ShortKey, S))> = None;
+    fn next<'a>(&self, range: &mut RangeOfKeys<'a, S>) -> Result<Option<(&'a ShortKey, Cow<'a, S>)>, Error> {
+        let RangeOfKeys { pieces, smallest, .. } = range;
+        smallest.clear();
+        let mut first: Option<&ShortKey> = None;
         for (number, piece) in pieces.iter().enumerate() {
-            if let Some(row) = piece.first()
-                && first.is_none_or(|(_, before)| row.0 < before.0)
+            let Some((key, _)) = piece.next else { continue };
+            match first.map_or(Ordering::Less, |first| key.cmp(first)) {
+                Ordering::Less => {
+                    smallest.clear();
+                    first = Some(key);
+                }
+                Ordering::Equal => {}
+                Ordering::Greater => continue,
+            }
+            smallest.push(number);
+        }
+        let mut next: Option<(&ShortKey, Cow<'_, S>)> = None;
+        for number in &*smallest {
+            let Some(piece) = pieces.get_mut(*number) else { continue };
+            while let Some((key, state)) = piece.next
+                && first.is_some_and(|first| key == first)
             {
-                first = Some((number, row));
+                piece.step();
+                match &mut next {
+                    None => next = Some((key, Cow::Borrowed(state))),
+                    Some((_, earlier)) => self.merge(earlier.to_mut(), state.clone())?,
+                }
             }
         }
-        let Some((number, (key, state))) = first else { return Ok(None) };
-        let mut state = Cow::Borrowed(state);
-        for (place, piece) in pieces.iter_mut().enumerate().skip(number) {
-            let Some((_, later)) = piece.first().filter(|row| row.0 == *key) else { continue };
-            piece.step();
-            if place > number {
-                self.merge(state.to_mut(), later.clone())?;
-            }
-        }
-        Ok(Some((key, state)))
+        Ok(next)
     }
 
     fn merge(&self, earlier: &mut S, later: S) -> Result<(), Error> {
@@ -156,7 +179,7 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Me
 
     /// How to find the rows that the view has, of so many.
     fn earlier(&self, range: &RangeOfKeys<'_, S>, count: usize) -> Earlier<'_> {
-        let ends = range.pieces.iter().flat_map(|rows| [rows.first(), rows.last()]).flatten();
+        let ends = range.pieces.iter().flat_map(|rows| [rows.next, rows.last()]).flatten();
         let keys = ends.map(|(key, _)| key);
         let (Some(first), Some(last)) = (keys.clone().min(), keys.max()) else { return Earlier::None };
         let changed = u64::try_from(count.saturating_mul(range.of)).unwrap_or(u64::MAX);

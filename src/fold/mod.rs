@@ -74,6 +74,7 @@ mod gather_tests;
 mod merging;
 mod partial;
 mod partial_files;
+mod piece_rows;
 mod pieces;
 mod projected;
 mod sum;

@@ -39,7 +39,7 @@ impl Window {
 
     /// Lends what lies in the start of the file from a map of that.
     pub(crate) fn with_prefix(mut self, prefix: Bytes) -> Self {
-        self.prefix = prefix;
+        self.prefix = counted_apart(prefix);
         self
     }
 
@@ -54,7 +54,16 @@ impl Window {
         let filled = bytes.len();
         let len = disk_len(filled);
         let prefix = Bytes::new();
-        Window { file: None, len, settled: None, ahead: 0, start: 0, buffer: bytes, filled, prefix }
+        Window {
+            file: None,
+            len,
+            settled: None,
+            ahead: 0,
+            start: 0,
+            buffer: counted_apart(bytes),
+            filled,
+            prefix,
+        }
     }
 
     /// Whether the same bytes are there for as long as anybody has them.
@@ -124,6 +133,12 @@ impl Window {
     pub(crate) fn len(&self) -> u64 {
         self.len
     }
+}
+
+/// The same bytes, with a count of their own of the slices that are lent: to count each at one place for all readers, threads
+/// would wait for each other.
+fn counted_apart(bytes: Bytes) -> Bytes {
+    if bytes.is_empty() { bytes } else { Bytes::from_owner(bytes) }
 }
 
 fn starting_with(bytes: Option<&[u8]>, len: usize) -> BytesMut {

@@ -6,6 +6,11 @@ use std::ops::Range;
 /// So many things are fetched at once.
 pub(crate) const FETCHED: usize = 32;
 
+/// So many bytes of a key are compared before others are looked at.
+const FIRST: usize = size_of::<u64>();
+/// Fewer places are sorted by comparing them.
+const RADIX_SORTED: usize = 1 << 10;
+
 /// Places of keys, in the order of the keys.
 #[derive(Debug)]
 pub(crate) struct KeyOrder(Vec<Place>);
@@ -25,21 +30,9 @@ impl Place {
 }
 
 impl KeyOrder {
-    /// Of the keys at these places. Of those that are equal the last place stays.
+    /// Of the keys at these places, which ascend. Of those that are equal the last place stays.
     pub(crate) fn of<'a>(places: impl Iterator<Item = u32> + Clone, key: impl Fn(usize) -> &'a [u8]) -> Self {
-        let places = places.map(|at| Place { first: 0, at });
-        let skipped = common_prefix(places.clone().map(|place| key(place.at())));
-        let first = |key: &[u8]| {
-            let mut first = [0; 8];
-            first.iter_mut().zip(key.iter().skip(skipped)).for_each(|(to, from)| *to = *from);
-            u64::from_be_bytes(first)
-        };
-        let mut places: Vec<_> =
-            places.map(|place| Place { first: first(key(place.at())), ..place }).collect();
-        places.sort_unstable_by_key(|place| place.first);
-        for alike in places.chunk_by_mut(|a, b| a.first == b.first).filter(|alike| alike.len() > 1) {
-            alike.sort_unstable_by(|a, b| key(a.at()).cmp(key(b.at())).then(a.at.cmp(&b.at)));
-        }
+        let KeyOrder(mut places) = KeyOrder::of_all(places, &key);
         places.dedup_by(|later, place| {
             let is_equal = later.first == place.first && key(later.at()) == key(place.at());
             if is_equal {
@@ -47,6 +40,33 @@ impl KeyOrder {
             }
             is_equal
         });
+        KeyOrder(places)
+    }
+
+    /// Of the keys at these places, which ascend: so do those of keys that are equal.
+    pub(crate) fn of_all<'a>(
+        places: impl Iterator<Item = u32> + Clone,
+        key: impl Fn(usize) -> &'a [u8],
+    ) -> Self {
+        let places = places.map(|at| Place { first: 0, at });
+        let Alike { prefix, is_all } = Alike::of(places.clone().map(|place| key(place.at())));
+        let first = |key: &[u8]| {
+            let mut first = [0; FIRST];
+            first.iter_mut().zip(key.iter().skip(prefix)).for_each(|(to, from)| *to = *from);
+            u64::from_be_bytes(first)
+        };
+        let mut places: Vec<_> =
+            places.map(|place| Place { first: first(key(place.at())), ..place }).collect();
+        if places.len() < RADIX_SORTED {
+            places.sort_by_key(|place| place.first);
+        } else {
+            radsort::sort_by_key(&mut places, |place| place.first);
+        }
+        if !is_all {
+            for alike in places.chunk_by_mut(|a, b| a.first == b.first).filter(|alike| alike.len() > 1) {
+                alike.sort_by(|a, b| key(a.at()).cmp(key(b.at())));
+            }
+        }
         KeyOrder(places)
     }
 
@@ -77,13 +97,24 @@ pub(crate) fn fetch(bytes: impl Iterator<Item = u8>) {
     black_box(bytes.fold(0, |all, byte| all ^ byte));
 }
 
-/// How many bytes all keys begin with alike.
-fn common_prefix<'a>(mut keys: impl Iterator<Item = &'a [u8]>) -> usize {
-    let first = keys.next().unwrap_or_default();
-    keys.fold(first.len(), |common, key| {
-        let alike = first.iter().zip(key).take(common);
-        alike.take_while(|(a, b)| a == b).count()
-    })
+/// What keys have alike.
+struct Alike {
+    /// How many bytes all begin with.
+    prefix: usize,
+    /// Those that have the same [`FIRST`] bytes after it are equal.
+    is_all: bool,
+}
+
+impl Alike {
+    fn of<'a>(mut keys: impl Iterator<Item = &'a [u8]>) -> Self {
+        let first = keys.next().unwrap_or_default();
+        let (mut prefix, mut one_length) = (first.len(), true);
+        for key in keys {
+            one_length &= key.len() == first.len();
+            prefix = first.iter().zip(key).take(prefix).take_while(|(a, b)| a == b).count();
+        }
+        Alike { prefix, is_all: one_length && first.len() - prefix <= FIRST }
+    }
 }
 
 #[cfg(test)]
@@ -94,6 +125,23 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    proptest! {
+        #[test]
+        fn many_keys_are_sorted_as_few_are_and_equal_ones_stay_as_they_came(
+            prefix in vec(any::<u8>(), 0..4),
+            keys in prop_oneof![
+                vec(vec(any::<u8>(), 2), 0..2 * RADIX_SORTED),
+                vec(vec(prop_oneof![Just(0), Just(1)], 0..12), 0..2 * RADIX_SORTED),
+            ],
+        ) {
+            let keys: Vec<_> = keys.into_iter().map(|key| [prefix.as_slice(), &key].concat()).collect();
+            let order = KeyOrder::of_all((0..).take(keys.len()), |at| &keys[at]);
+            let mut expected: Vec<_> = (0..keys.len()).collect();
+            expected.sort_by_key(|at| &keys[*at]);
+            prop_assert!(order.chunks().flatten().eq(expected));
+        }
+    }
 
     proptest! {
         #[test]

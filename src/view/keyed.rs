@@ -89,21 +89,23 @@ impl<T> Keyed<T> {
 
     /// The numbers of some of them, in the order of the keys.
     pub(crate) fn order_of(&self, is_one: impl Fn(&T) -> bool) -> KeyOrder {
-        order(&self.things, is_one)
+        let numbers = (0u32..).zip(&self.things).filter(|(_, (_, thing))| is_one(thing));
+        order(&self.things, numbers.map(|(number, _)| number))
     }
 
     /// They, to be looked at in the order of the keys.
     pub(crate) fn into_ordered(self) -> Ordered<T> {
-        let Keyed { things, numbers, .. } = self;
-        drop(numbers);
-        Ordered { order: order(&things, |_| true), things }
+        Ordered::of(self.into_things())
+    }
+
+    /// They, with their keys, in the order in which they came.
+    pub(crate) fn into_things(self) -> Vec<(ShortKey, T)> {
+        self.things
     }
 }
 
-fn order<T>(things: &[(ShortKey, T)], is_one: impl Fn(&T) -> bool) -> KeyOrder {
-    let key = |number: usize| things.get(number).map_or(&[][..], |(key, _)| key);
-    let numbers = (0u32..).zip(things).filter(|(_, (_, thing))| is_one(thing)).map(|(number, _)| number);
-    KeyOrder::of(numbers, key)
+fn order<T>(things: &[(ShortKey, T)], numbers: impl Iterator<Item = u32> + Clone) -> KeyOrder {
+    KeyOrder::of_all(numbers, |number| things.get(number).map_or(&[][..], |(key, _)| key))
 }
 
 /// Things that lie in memory as they came, and the order of their keys.
@@ -114,6 +116,12 @@ pub(crate) struct Ordered<T> {
 }
 
 impl<T> Ordered<T> {
+    /// Those with the same key stay in the order in which they came.
+    pub(crate) fn of(things: Vec<(ShortKey, T)>) -> Self {
+        let numbers = (0u32..).zip(&things).map(|(number, _)| number);
+        Ordered { order: order(&things, numbers), things }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.order.len()
     }

@@ -44,15 +44,6 @@ impl ShortKey {
             ShortKey::Long(long) => long.len(),
         }
     }
-
-    /// The first bytes as a number, which compares as they do, but for zeros at their end.
-    fn first_bytes(&self) -> u64 {
-        let bytes: &[u8] = match self {
-            ShortKey::Short(_, short) => short,
-            ShortKey::Long(long) => long,
-        };
-        bytes.first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
-    }
 }
 
 impl Deref for ShortKey {
@@ -68,8 +59,14 @@ impl Deref for ShortKey {
 }
 
 impl PartialEq for ShortKey {
+    #[inline]
     fn eq(&self, other: &Self) -> bool {
-        **self == **other
+        match (self, other) {
+            (ShortKey::Short(len, short), ShortKey::Short(other_len, other)) => {
+                len == other_len && short == other
+            }
+            _ => **self == **other,
+        }
     }
 }
 
@@ -82,9 +79,23 @@ impl PartialOrd for ShortKey {
 }
 
 impl Ord for ShortKey {
+    #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
-        self.first_bytes().cmp(&other.first_bytes()).then_with(|| (**self).cmp(&**other))
+        match (self, other) {
+            // The zeros behind the shorter one are smaller than what the longer one has there, but for zeros of its own.
+            (ShortKey::Short(len, short), ShortKey::Short(other_len, other)) => {
+                let at = |at| word(short, at).cmp(&word(other, at));
+                at(0).then_with(|| at(8)).then_with(|| at(SHORT - 8)).then(len.cmp(other_len))
+            }
+            _ => (**self).cmp(&**other),
+        }
     }
+}
+
+/// Eight of the bytes as a number, which compares as they do.
+#[inline]
+fn word(short: &[u8; SHORT], at: usize) -> u64 {
+    short.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
 #[cfg(test)]

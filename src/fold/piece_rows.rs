@@ -1,0 +1,150 @@
+//! The rows of a piece of the log while its events are folded into them.
+//!
+//! Each is found by its key, as long as they repeat. To look for a row that is mostly not there costs more than to have it
+//! twice: where rows rarely repeat, what each value makes is listed, and put together when all are in the order of their
+//! keys. Which of both is better is seen from the rows themselves, as by Müller and others, *Cache-Efficient Aggregation:
+//! Hashing Is Sorting* (2015).
+
+use std::collections::VecDeque;
+use std::mem;
+
+use super::cells::{Cells, Change};
+use crate::projection::ApplyError;
+use crate::view::key::Key;
+use crate::view::keyed::{Keyed, Ordered};
+use crate::view::short_key::ShortKey;
+
+/// When there are so many rows, it is seen how often they repeat.
+const SEEN: usize = 1 << 15;
+/// They rarely do when no more values made them.
+const SEEN_VALUES: usize = SEEN / 4 * 5;
+
+pub(super) struct PieceRows<S> {
+    rows: Rows<S>,
+    /// How many values were taken in while rows were found.
+    values: usize,
+    /// Room for an encoded key.
+    key: Vec<u8>,
+    /// The keys that are expected, with their hashes.
+    expected: VecDeque<(u32, ShortKey)>,
+    hashes: Vec<u32>,
+}
+
+enum Rows<S> {
+    Found(Keyed<S>),
+    /// Those that were found before, and behind them what each value made.
+    Listed {
+        rows: Vec<(ShortKey, S)>,
+        keys_elsewhere: usize,
+    },
+}
+
+impl<S> PieceRows<S> {
+    pub(super) fn new() -> Self {
+        PieceRows {
+            rows: Rows::Found(Keyed::new()),
+            values: 0,
+            key: Vec::new(),
+            expected: VecDeque::new(),
+            hashes: Vec::new(),
+        }
+    }
+
+    /// How many there are, of which some may be for the same key.
+    pub(super) fn len(&self) -> usize {
+        match &self.rows {
+            Rows::Found(rows) => rows.len(),
+            Rows::Listed { rows, .. } => rows.len(),
+        }
+    }
+
+    /// Whether it is better to say which are expected.
+    pub(super) fn expects(&self) -> bool {
+        match &self.rows {
+            Rows::Found(rows) => rows.is_large(),
+            Rows::Listed { .. } => false,
+        }
+    }
+
+    /// Bytes of memory of keys that are not in place.
+    pub(super) fn keys_elsewhere(&self) -> usize {
+        match &self.rows {
+            Rows::Found(rows) => rows.keys_elsewhere(),
+            Rows::Listed { keys_elsewhere, .. } => *keys_elsewhere,
+        }
+    }
+
+    pub(super) fn into_ordered(self) -> Ordered<S> {
+        match self.rows {
+            Rows::Found(rows) => rows.into_ordered(),
+            Rows::Listed { rows, .. } => Ordered::of(rows),
+        }
+    }
+
+    fn encode<K: Key>(&mut self, key: &K) {
+        self.key.clear();
+        key.encode(&mut self.key);
+    }
+
+    /// From now on rows are listed, if they rarely repeat and are small.
+    fn see(&mut self) {
+        if let Rows::Found(rows) = &mut self.rows
+            && rows.len() == SEEN
+            && self.values <= SEEN_VALUES
+            && !mem::needs_drop::<S>()
+        {
+            let keys_elsewhere = rows.keys_elsewhere();
+            let rows = mem::replace(rows, Keyed::new()).into_things();
+            self.rows = Rows::Listed { rows, keys_elsewhere };
+        }
+    }
+}
+
+impl<K: Key, S> Cells<K, S> for PieceRows<S> {
+    fn expect(&mut self, keys: &mut dyn Iterator<Item = &K>) {
+        let Rows::Found(rows) = &self.rows else { return };
+        if !rows.is_large() {
+            return;
+        }
+        self.expected.clear();
+        self.hashes.clear();
+        for key in keys {
+            self.key.clear();
+            key.encode(&mut self.key);
+            let hash = rows.hash(&self.key);
+            self.expected.push_back((hash, ShortKey::of(&self.key)));
+            self.hashes.push(hash);
+        }
+        rows.fetch(&self.hashes);
+    }
+
+    fn change(&mut self, key: K, change: &dyn Change<S>) -> Result<(), ApplyError> {
+        let expected = self.expected.pop_front();
+        if expected.is_none() {
+            self.encode(&key);
+        }
+        match &mut self.rows {
+            Rows::Listed { rows, keys_elsewhere } => {
+                let key = expected.map_or_else(|| ShortKey::of(&self.key), |(_, key)| key);
+                *keys_elsewhere += key.elsewhere();
+                rows.push((key, change.start()?));
+                Ok(())
+            }
+            Rows::Found(rows) => {
+                let (hash, key) = expected.unwrap_or_else(|| (rows.hash(&self.key), ShortKey::of(&self.key)));
+                self.values += 1;
+                match rows.find(hash, &key) {
+                    Ok(number) => {
+                        let lost = || ApplyError::new("a row that was found is not there");
+                        change.add(rows.get_mut(number).ok_or_else(lost)?)
+                    }
+                    Err(place) => {
+                        rows.insert(place, key, change.start()?);
+                        self.see();
+                        Ok(())
+                    }
+                }
+            }
+        }
+    }
+}
