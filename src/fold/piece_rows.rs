@@ -17,7 +17,7 @@ use crate::view::short_key::ShortKey;
 /// When there are so many rows, it is seen how often they repeat.
 const SEEN: usize = 1 << 15;
 /// They rarely do when no more values made them.
-const SEEN_VALUES: usize = SEEN / 4 * 5;
+const SEEN_VALUES: usize = SEEN / 8 * 9;
 
 pub(super) struct PieceRows<S> {
     rows: Rows<S>,
@@ -58,7 +58,7 @@ impl<S> PieceRows<S> {
         }
     }
 
-    /// Whether it is better to say which are expected.
+    /// Whether it is better to say which are expected, many at a time.
     pub(super) fn expects(&self) -> bool {
         match &self.rows {
             Rows::Found(rows) => rows.is_large(),
@@ -79,11 +79,6 @@ impl<S> PieceRows<S> {
             Rows::Found(rows) => rows.into_ordered(),
             Rows::Listed { rows, .. } => Ordered::of(rows),
         }
-    }
-
-    fn encode<K: Key>(&mut self, key: &K) {
-        self.key.clear();
-        key.encode(&mut self.key);
     }
 
     /// From now on rows are listed, if they rarely repeat and are small.
@@ -109,8 +104,7 @@ impl<K: Key, S> Cells<K, S> for PieceRows<S> {
         self.expected.clear();
         self.hashes.clear();
         for key in keys {
-            self.key.clear();
-            key.encode(&mut self.key);
+            encode(key, &mut self.key);
             let hash = rows.hash(&self.key);
             self.expected.push_back((hash, ShortKey::of(&self.key)));
             self.hashes.push(hash);
@@ -121,7 +115,7 @@ impl<K: Key, S> Cells<K, S> for PieceRows<S> {
     fn change(&mut self, key: K, change: &dyn Change<S>) -> Result<(), ApplyError> {
         let expected = self.expected.pop_front();
         if expected.is_none() {
-            self.encode(&key);
+            encode(&key, &mut self.key);
         }
         match &mut self.rows {
             Rows::Listed { rows, keys_elsewhere } => {
@@ -147,4 +141,9 @@ impl<K: Key, S> Cells<K, S> for PieceRows<S> {
             }
         }
     }
+}
+
+fn encode<K: Key>(key: &K, bytes: &mut Vec<u8>) {
+    bytes.clear();
+    key.encode(bytes);
 }
