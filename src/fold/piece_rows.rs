@@ -1,9 +1,7 @@
 //! The rows of a piece of the log while its events are folded into them.
 //!
-//! Each is found by its key, as long as they repeat. To look for a row that is mostly not there costs more than to have it
-//! twice: where rows rarely repeat, what each value makes is listed, and put together when all are in the order of their
-//! keys. Which of both is better is seen from the rows themselves, as by Müller and others, *Cache-Efficient Aggregation:
-//! Hashing Is Sorting* (2015).
+//! Each is found by its key, as long as they repeat. Where they rarely do, what each value makes is listed, and put together
+//! when all are in the order of their keys.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -11,13 +9,8 @@ use std::mem;
 use super::cells::{Cells, Change};
 use crate::projection::ApplyError;
 use crate::view::key::Key;
-use crate::view::keyed::{Keyed, Ordered};
+use crate::view::keyed::{Keyed, Ordered, SEEN, rarely_repeat};
 use crate::view::short_key::ShortKey;
-
-/// When there are so many rows, it is seen how often they repeat.
-const SEEN: usize = 1 << 15;
-/// They rarely do when no more values made them.
-const SEEN_VALUES: usize = SEEN / 8 * 9;
 
 pub(super) struct PieceRows<S> {
     rows: Rows<S>,
@@ -85,7 +78,7 @@ impl<S> PieceRows<S> {
     fn see(&mut self) {
         if let Rows::Found(rows) = &mut self.rows
             && rows.len() == SEEN
-            && self.values <= SEEN_VALUES
+            && rarely_repeat(rows.len(), self.values)
             && !mem::needs_drop::<S>()
         {
             let keys_elsewhere = rows.keys_elsewhere();

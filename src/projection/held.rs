@@ -41,6 +41,10 @@ impl<V> HeldRows<V> {
         self.held.is_large()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
+    }
+
     /// What the row of a key is found by.
     pub(super) fn hash(&self, key: &[u8]) -> u32 {
         self.held.hash(key)

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::marker::PhantomData;
 use std::mem;
+use std::ops::AddAssign;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::ApplyError;
 use super::held::{Held, HeldRows, Stored};
-use super::waiting::{Merge, Waiting};
+use super::waiting::{Listed, Waiting};
 use crate::error::Error;
 use crate::view::digest::{Digest, RowHash};
 use crate::view::feed::RowChange;
@@ -28,7 +29,7 @@ use crate::view::value;
 pub(super) struct Base {
     pub(super) rows: Arc<Version>,
     /// There are no rows.
-    is_empty: bool,
+    pub(super) is_empty: bool,
     /// The view's fault, not the event's.
     pub(super) failure: Option<Error>,
     /// How many bytes were read.
@@ -63,7 +64,7 @@ pub(super) struct Out {
 }
 
 impl Out {
-    fn put(
+    pub(super) fn put(
         &mut self,
         key: &[u8],
         value: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>,
@@ -91,21 +92,27 @@ impl<K, V> Copy for IndexOf<K, V> {}
 pub(super) struct Table<K, V> {
     part: Part,
     indexes: Arc<[IndexOf<K, V>]>,
-    held: HeldRows<V>,
-    waiting: Waiting<V>,
+    pub(super) held: HeldRows<V>,
+    pub(super) waiting: Waiting<V>,
+    /// What waits for the end of the batch.
+    pub(super) listed: Option<Listed<V>>,
     /// Where there are indexes: the value that the key-value store has of each row held, if that was asked for.
     stored_values: Vec<Option<Vec<u8>>>,
     /// Room for the key that is asked for.
-    key: Vec<u8>,
-    changed: usize,
+    pub(super) key: Vec<u8>,
+    pub(super) changed: usize,
+    /// How many values were merged into rows.
+    pub(super) merged: usize,
+    /// It was seen how often rows repeat.
+    pub(super) is_seen: bool,
     /// When changes are told.
-    telling: Option<Telling>,
+    pub(super) telling: Option<Telling>,
     types: PhantomData<fn() -> K>,
 }
 
 /// What each event changes.
 #[derive(Default)]
-struct Telling {
+pub(super) struct Telling {
     rows: Vec<Told>,
     /// The rows that the event at hand has changed, and their values before it.
     touched: Vec<(usize, Option<Bytes>)>,
@@ -159,7 +166,7 @@ impl Telling {
 
 /// What has to be known of a row before it is changed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Need {
+pub(super) enum Need {
     Value,
     Nothing,
 }
@@ -171,9 +178,12 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
             indexes,
             held: HeldRows::new(),
             waiting: Waiting::default(),
+            listed: None,
             stored_values: Vec::new(),
             key: Vec::new(),
             changed: 0,
+            merged: 0,
+            is_seen: false,
             telling: None,
             types: PhantomData,
         }
@@ -203,55 +213,14 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
         Ok(())
     }
 
-    pub(super) fn merge(
-        &mut self,
-        base: &mut Base,
-        key: &K,
-        value: V,
-        merge: Merge<V>,
-    ) -> Result<(), ApplyError> {
-        if !base.merges_later || self.telling.is_some() || !self.held.is_large() {
-            let number = self.find(base, key, Need::Value)?;
-            return self.merge_into(number, value, merge);
-        }
-        self.encode(key);
-        self.waiting.push(self.held.hash(&self.key), ShortKey::of(&self.key), value, merge);
-        if self.waiting.is_full() { self.merge_waiting(base) } else { Ok(()) }
-    }
-
-    /// Merges what waits for it.
-    fn merge_waiting(&mut self, base: &mut Base) -> Result<(), ApplyError> {
-        if self.waiting.is_empty() {
-            return Ok(());
-        }
-        let was_torn = mem::replace(&mut base.is_torn, true);
-        self.held.fetch_hashed(self.waiting.hashes());
-        let mut waiting = mem::take(&mut self.waiting);
-        for (hash, (key, value, merge)) in waiting.drain() {
-            let number = self.find_encoded(base, hash, &key, || key.clone(), Need::Value)?;
-            self.merge_into(number, value, merge)?;
-        }
-        self.waiting = waiting;
-        base.is_torn = was_torn;
-        Ok(())
-    }
-
-    fn merge_into(&mut self, number: usize, value: V, merge: Merge<V>) -> Result<(), ApplyError> {
-        match &mut self.change(number)?.value {
-            Some(row) => merge(row, value),
-            none => *none = Some(value),
-        }
-        Ok(())
-    }
-
-    fn encode(&mut self, key: &K) {
+    pub(super) fn encode(&mut self, key: &K) {
         self.part.start(&mut self.key);
         key.encode(&mut self.key);
     }
 
     /// The number of the row, which is held from now on if not before. What waits for it is merged.
-    fn find(&mut self, base: &mut Base, key: &K, need: Need) -> Result<usize, ApplyError> {
-        self.merge_waiting(base)?;
+    pub(super) fn find(&mut self, base: &mut Base, key: &K, need: Need) -> Result<usize, ApplyError> {
+        self.settle_all(base)?;
         self.encode(key);
         let key = mem::take(&mut self.key);
         let found = self.find_encoded(base, self.held.hash(&key), &key, || ShortKey::of(&key), need);
@@ -260,7 +229,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
     }
 
     /// The number of the row of an encoded key, which has this hash.
-    fn find_encoded(
+    pub(super) fn find_encoded(
         &mut self,
         base: &mut Base,
         hash: u32,
@@ -303,7 +272,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
     }
 
     /// The row that was just found is about to be changed.
-    fn change(&mut self, number: usize) -> Result<&mut Held<V>, ApplyError> {
+    pub(super) fn change(&mut self, number: usize) -> Result<&mut Held<V>, ApplyError> {
         let lost = || ApplyError::new("a row that was found is not there");
         let held = self.held.get_mut(number).ok_or_else(lost)?;
         if let Some(telling) = &mut self.telling {
@@ -328,7 +297,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
         Ok(())
     }
 
-    fn finish_row(&mut self, number: usize, out: &mut Out) -> Result<Net, Error> {
+    pub(super) fn finish_row(&mut self, number: usize, out: &mut Out) -> Result<Net, Error> {
         let Some((key, held)) = self.held.get(number) else { return Ok(Net::default()) };
         let Stored::Known(hash) = self.held.stored(number) else { return Ok(Net::default()) };
         let stored = self.stored_values.get_mut(number).and_then(Option::take);
@@ -348,7 +317,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
     }
 
     /// The entries that the row has no more, and those that it has now.
-    fn finish_entries(
+    pub(super) fn finish_entries(
         &self,
         row_key: &[u8],
         before: Option<&[u8]>,
@@ -397,6 +366,13 @@ pub(super) struct Net {
     pub(super) removed: u64,
 }
 
+impl AddAssign for Net {
+    fn add_assign(&mut self, more: Net) {
+        self.added += more.added;
+        self.removed += more.removed;
+    }
+}
+
 /// A [`Table`] of whatever key and value.
 pub(super) trait AnyTable: Send {
     fn as_any(&mut self) -> &mut dyn Any;
@@ -411,7 +387,7 @@ pub(super) trait AnyTable: Send {
     fn end_event(&mut self, told: &mut Vec<RowChange>) -> Result<(), Error>;
     /// Takes back what the event at hand changed, when changes are told.
     fn undo_event(&mut self) -> Result<(), Error>;
-    /// Merges what waits for it. An error may be that of a value of any event of the batch.
+    /// Merges what waits for other rows. An error may be that of a value of any event of the batch.
     fn settle(&mut self, base: &mut Base) -> Result<(), Error>;
     fn finish(&mut self, rows: &Version, out: &mut Out) -> Result<Net, Error>;
 }
@@ -426,11 +402,12 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> AnyTable for Tabl
     }
 
     fn changed(&self) -> usize {
-        self.changed * (1 + self.indexes.len())
+        let listed = self.listed.as_ref().map_or(0, Listed::len);
+        (self.changed + listed) * (1 + self.indexes.len())
     }
 
     fn size(&self) -> usize {
-        self.held.size()
+        self.held.size() + self.listed.as_ref().map_or(0, Listed::size)
     }
 
     fn tell(&mut self) {
@@ -470,12 +447,14 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> AnyTable for Tabl
         if self.held.has_stored() {
             self.load_unknown(rows, &order)?;
         }
+        if let Some(listed) = self.listed.take() {
+            return self.finish_listed(listed, &order, out);
+        }
         let mut net = Net::default();
         for numbers in order.chunks() {
             self.held.fetch(numbers.clone());
             for number in numbers {
-                let Net { added, removed } = self.finish_row(number, out)?;
-                net = Net { added: net.added + added, removed: net.removed + removed };
+                net += self.finish_row(number, out)?;
             }
         }
         Ok(net)

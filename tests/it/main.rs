@@ -68,6 +68,7 @@ mod verdicts;
 mod view_cases;
 mod view_damage;
 mod view_merge;
+mod view_merge_many;
 mod view_model;
 mod view_reads;
 mod views;
