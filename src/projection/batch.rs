@@ -107,7 +107,7 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> ViewBatch<K, V> {
         let mut named = Vec::new();
         named.resize_with(views.layout().named_views(), || None);
         let (own, views) = (views.own_table(), views.clone());
-        ViewBatch { base: Base::new(rows), views, own, named, told: None, telling: false }
+        ViewBatch { base: Base::new(rows, views.layout()), views, own, named, told: None, telling: false }
     }
 
     /// What each event changes is noted, and put there, if there is where.

@@ -19,7 +19,7 @@ use crate::view::feed::RowChange;
 use crate::view::index::EntryKeys;
 use crate::view::key::{self, Key};
 use crate::view::key_order::KeyOrder;
-use crate::view::layout::{IndexNumber, Part};
+use crate::view::layout::{IndexNumber, Layout, Part};
 use crate::view::levels::{Version, Writes};
 use crate::view::short_key::ShortKey;
 use crate::view::value;
@@ -28,7 +28,7 @@ use crate::view::value;
 #[derive(Debug)]
 pub(super) struct Base {
     pub(super) rows: Arc<Version>,
-    /// There are no rows.
+    /// There are no rows but those that are there before any other.
     pub(super) is_empty: bool,
     /// The view's fault, not the event's.
     pub(super) failure: Option<Error>,
@@ -41,8 +41,8 @@ pub(super) struct Base {
 }
 
 impl Base {
-    pub(super) fn new(rows: Arc<Version>) -> Self {
-        let is_empty = !rows.may_have_any();
+    pub(super) fn new(rows: Arc<Version>, layout: &Layout) -> Self {
+        let is_empty = !rows.may_have_any() || rows.meta().digest == layout.first_rows().1;
         Base { rows, is_empty, failure: None, read: 0, merges_later: false, is_torn: false }
     }
 
