@@ -159,13 +159,15 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
             (key(), number()).prop_map(|(key, number)| Op::MergeBoth(key, number)),
         ]
     };
+    let otherwise = move || (key(), number()).prop_map(|(key, number)| Op::MergeOtherwise(key, number));
     let other = prop_oneof![
-        (key(), number()).prop_map(|(key, number)| Op::MergeOtherwise(key, number)),
+        otherwise(),
         (key(), key()).prop_map(|(from, to)| Op::Copy(from, to)),
         key().prop_map(Op::Remove),
     ];
+    let merges = prop_oneof![40 => merge(), 1 => otherwise()];
     let any = prop_oneof![40 => merge(), 1 => other];
-    prop_oneof![vec(merge(), 0..1000), vec(any, 0..400)]
+    prop_oneof![vec(merge(), 0..1000), vec(merges, 0..400), vec(any, 0..400)]
 }
 
 proptest! {
