@@ -130,8 +130,19 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Fo
             taken.clear();
             // What states have elsewhere comes from the events.
             bytes += if mem::needs_drop::<S>() { read } else { rows.keys_elsewhere() - keys };
+            if rows.len() >= most.rows {
+                rows.find_listed(|earlier, later| self.merge_states(earlier, later))?;
+            }
         }
         Ok(Some(Piece { to: done, rows: rows.into_ordered() }))
+    }
+
+    /// Merges what came of different events: which of them it fails of is not known.
+    pub(super) fn merge_states(&self, earlier: &mut S, later: S) -> Result<(), Error> {
+        self.merge(earlier, later).map_err(|error| {
+            let message = format!("the fold {:?} could not be put together: {error}", self.name());
+            Error::new(ErrorKind::View, message)
+        })
     }
 
     fn failed(&self, position: Position, error: &ApplyError) -> Error {

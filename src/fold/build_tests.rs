@@ -204,6 +204,20 @@ fn rows_that_rarely_repeat_are_folded_as_others_are_and_the_event_that_fails_is_
 }
 
 #[test]
+fn rows_that_come_to_repeat_take_no_more_room_than_others() {
+    let (log, rows, stop) = (log(400), no_rows(0), AtomicBool::new(false));
+    let stretch =
+        Stretch { catalog: &log.catalog, rows: &rows, to: Position::new(400), threads: 1, stop: &stop };
+    let values = Fold::new("numbers", 1).map(|event| {
+        let number: u32 = event.decode()?;
+        Ok((0..300).map(move |n| (number, n)))
+    });
+    let counts = values.key_by(|(number, n): &Value| (number * 300 + n) % 35_000).count();
+    let built = counts.build(&stretch, Most { rows: 40_000, ..ENOUGH }).unwrap().unwrap();
+    assert_eq!((built.to, built.digest.rows), (Position::new(400), 35_000));
+}
+
+#[test]
 fn of_a_piece_that_ended_early_is_told_how_many_events_fit() {
     let (log, stop) = (log(1), AtomicBool::new(false));
     let rows = no_rows(3);

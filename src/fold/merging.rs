@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::declared::Fold;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::view::digest::{Digest, RowHash};
 use crate::view::key::Key;
 use crate::view::key_order::FETCHED;
@@ -127,7 +127,7 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Me
                 Some(before) => {
                     rows.gone.add(RowHash::of(key, &before));
                     let mut merged = value::decode(&before)?;
-                    self.merge(&mut merged, state.into_owned())?;
+                    self.fold.merge_states(&mut merged, state.into_owned())?;
                     Cow::Owned(merged)
                 }
             };
@@ -163,18 +163,11 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Me
                 piece.step();
                 match &mut next {
                     None => next = Some((key, Cow::Borrowed(state))),
-                    Some((_, earlier)) => self.merge(earlier.to_mut(), state.clone())?,
+                    Some((_, earlier)) => self.fold.merge_states(earlier.to_mut(), state.clone())?,
                 }
             }
         }
         Ok(next)
-    }
-
-    fn merge(&self, earlier: &mut S, later: S) -> Result<(), Error> {
-        self.fold.merge(earlier, later).map_err(|error| {
-            let message = format!("the fold {:?} could not be put together: {error}", self.fold.name());
-            Error::new(ErrorKind::View, message)
-        })
     }
 
     /// How to find the rows that the view has, of so many.

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::mem;
 
 use super::cells::{Cells, Change};
+use crate::error::Error;
 use crate::projection::ApplyError;
 use crate::view::key::Key;
 use crate::view::keyed::{Keyed, Ordered, SEEN, rarely_repeat};
@@ -74,12 +75,28 @@ impl<S> PieceRows<S> {
         }
     }
 
+    /// Finds what was listed from now on: there are fewer rows then, if they have come to repeat.
+    pub(super) fn find_listed(
+        &mut self,
+        merge: impl Fn(&mut S, S) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let Rows::Listed { rows, .. } = &mut self.rows else { return Ok(()) };
+        let mut found = Keyed::new();
+        for (key, state) in mem::take(rows) {
+            match found.find(found.hash(&key), &key) {
+                Ok(number) => found.get_mut(number).map_or(Ok(()), |earlier| merge(earlier, state))?,
+                Err(place) => drop(found.insert(place, key, state)),
+            }
+        }
+        self.rows = Rows::Found(found);
+        Ok(())
+    }
+
     /// From now on rows are listed, if they rarely repeat and are small.
     fn see(&mut self) {
         if let Rows::Found(rows) = &mut self.rows
             && rows.len() == SEEN
-            && rarely_repeat(rows.len(), self.values)
-            && !mem::needs_drop::<S>()
+            && rarely_repeat::<S>(rows.len(), self.values)
         {
             let keys_elsewhere = rows.keys_elsewhere();
             let rows = mem::replace(rows, Keyed::new()).into_things();

@@ -16,6 +16,9 @@ use crate::view::keyed::{SEEN, rarely_repeat};
 use crate::view::short_key::ShortKey;
 use crate::view::value;
 
+/// So many values wait for the end of a batch at the most, also when they are of one event.
+const MOST_LISTED: usize = 1 << 21;
+
 impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
     pub(super) fn merge(
         &mut self,
@@ -31,7 +34,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
         self.encode(key);
         let key = ShortKey::of(&self.key);
         match &mut self.listed {
-            Some(listed) if listed.merges_by(merge) => listed.push(key, value),
+            Some(listed) if listed.merges_by(merge) && listed.len() < MOST_LISTED => listed.push(key, value),
             Some(_) => {
                 self.merge_listed(base)?;
                 self.wait(key, value, merge);
@@ -52,13 +55,10 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
         self.waiting.push(self.held.hash(&key), key, value, merge);
     }
 
-    /// Whether values are better merged at the end of the batch: all that was done is to merge values into rows that are
-    /// new, the values are small, and rows rarely repeat.
+    /// Whether values are better merged at the end of the batch: all rows are new, and values that were merged into them
+    /// rarely came to the same.
     fn lists(&self, base: &Base) -> bool {
-        base.is_empty
-            && self.changed == self.held.len()
-            && rarely_repeat(self.changed, self.merged)
-            && !mem::needs_drop::<V>()
+        base.is_empty && self.changed == self.held.len() && rarely_repeat::<V>(self.changed, self.merged)
     }
 
     /// Merges what waits for other rows, or for the end of the batch.
@@ -113,7 +113,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
         order: &KeyOrder,
         out: &mut Out,
     ) -> Result<Net, Error> {
-        let (mut net, mut listed) = (Net::default(), listed.into_ordered());
+        let (mut net, mut listed) = (Net::default(), listed.into_order());
         let mut numbers = order.chunks().flatten().peekable();
         while let Some(key) = listed.key() {
             let held = numbers.peek().copied();

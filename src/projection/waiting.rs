@@ -89,20 +89,20 @@ impl<V> Listed<V> {
     }
 
     /// The values in the order of their keys, those of the same key as they came.
-    pub(super) fn into_ordered(self) -> InOrder<V> {
-        InOrder { values: Ordered::of(self.values), at: 0, merge: self.merge }
+    pub(super) fn into_order(self) -> ListedInOrder<V> {
+        ListedInOrder { values: Ordered::of(self.values), at: 0, merge: self.merge }
     }
 }
 
 /// Values that are merged, one key after the other.
-pub(super) struct InOrder<V> {
+pub(super) struct ListedInOrder<V> {
     values: Ordered<Option<V>>,
     /// The first value of the key that is next.
     at: usize,
     merge: Merge<V>,
 }
 
-impl<V> InOrder<V> {
+impl<V> ListedInOrder<V> {
     pub(super) fn key(&self) -> Option<&ShortKey> {
         self.values.get(self.at).map(|(key, _)| key)
     }

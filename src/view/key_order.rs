@@ -132,6 +132,10 @@ mod tests {
             keys in prop_oneof![
                 vec(vec(prop_oneof![Just(0), Just(1), Just(0xFF)], 0..16), 0..100),
                 vec(vec(0..3u8, 3), 0..100),
+                // Alike in the middle.
+                (10..15usize).prop_flat_map(|len| {
+                    vec((0..2u8, 0..3u8).prop_map(move |(a, b)| [vec![a], vec![0; len], vec![b]].concat()), 0..100)
+                }),
             ],
         ) {
             let keys: Vec<_> = keys.into_iter().map(|key| [prefix.as_slice(), &key].concat()).collect();

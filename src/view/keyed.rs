@@ -15,12 +15,15 @@ const LARGE: usize = 1 << 13;
 /// When there are so many, it is seen how often they repeat.
 pub(crate) const SEEN: usize = 1 << 15;
 
-/// Whether, of so many values that came to so many things, few came to one that was there. To look for a thing that is
-/// mostly not there costs more than to have it twice: where they rarely repeat, what comes is better listed, and put
-/// together when it is sorted. Which of both is better is seen from the things themselves, as by Müller and others,
-/// *Cache-Efficient Aggregation: Hashing Is Sorting* (2015).
-pub(crate) fn rarely_repeat(things: usize, values: usize) -> bool {
-    values <= things / 8 * 9
+/// What is larger is not had twice.
+const SMALL: usize = 64;
+
+/// Whether, of so many values that came to so many things, few came to one that was there, and the things are small. To look
+/// for a thing that is mostly not there costs more than to have it twice: where they rarely repeat, what comes is better
+/// listed, and put together when it is sorted. Which of both is better is seen from the things themselves, as by Müller and
+/// others, *Cache-Efficient Aggregation: Hashing Is Sorting* (2015).
+pub(crate) fn rarely_repeat<T>(things: usize, values: usize) -> bool {
+    !mem::needs_drop::<T>() && size_of::<T>() <= SMALL && (things..=things / 8 * 9).contains(&values)
 }
 
 /// Things in the order in which they came, each with a key of its own and a number.

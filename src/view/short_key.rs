@@ -108,9 +108,23 @@ mod tests {
         proptest::collection::vec(prop_oneof![Just(0), Just(1), Just(0xFF)], 0..SHORT + 4)
     }
 
+    /// One is the other, shortened or with something behind it, or with another byte.
+    fn alike() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
+        let end = proptest::collection::vec(0..2u8, 0..4);
+        (bytes(), 0..SHORT + 4, end, any::<(bool, u8)>()).prop_map(|(a, at, end, (cut, byte))| {
+            let mut b = a.clone();
+            match b.get_mut(at) {
+                Some(_) if cut => b.truncate(at),
+                Some(place) => *place = byte,
+                None => b.extend(end),
+            }
+            (a, b)
+        })
+    }
+
     proptest! {
         #[test]
-        fn a_key_is_compared_as_its_bytes_are(a in bytes(), b in bytes()) {
+        fn a_key_is_compared_as_its_bytes_are((a, b) in prop_oneof![(bytes(), bytes()), alike()]) {
             let (left, right) = (ShortKey::of(&a), ShortKey::of(&b));
             prop_assert_eq!((&*left, &*right), (a.as_slice(), b.as_slice()));
             prop_assert_eq!(left.cmp(&right), a.cmp(&b));

@@ -75,7 +75,7 @@ impl Projection for Numbers {
             Op::Merge(key, number) => view.merge(key, number, join),
             Op::MergeBoth(key, number) => {
                 view.merge(key, number, join)?;
-                view.of::<Beside>()?.merge(key / 2, number, join)
+                view.of::<Beside>()?.merge(key, number, join)
             }
             Op::MergeOtherwise(key, number) => view.merge(key, number, join_otherwise),
             Op::Copy(from, to) => {
@@ -108,7 +108,7 @@ impl Model {
             Op::Merge(key, number) => merge(own, key, number, join),
             Op::MergeBoth(key, number) => {
                 merge(own, key, number, join);
-                merge(beside, key / 2, number, join);
+                merge(beside, key, number, join);
             }
             Op::MergeOtherwise(key, number) => merge(own, key, number, join_otherwise),
             Op::Copy(from, to) => {
