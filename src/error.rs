@@ -78,6 +78,9 @@ pub enum ErrorKind {
         /// The position to go on after: all that became of the rows up to it was given.
         from: Position,
     },
+    /// The rows of a view that somebody followed were replaced by others: by those of another generation, or after a rebuild
+    /// that came to other rows. Begin again with [`follow`](crate::View::follow).
+    Replaced,
     /// The wait ended before what was waited for happened.
     TimedOut,
     /// A value could not be encoded or decoded.

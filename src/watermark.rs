@@ -50,6 +50,12 @@ impl Watermark {
         }
     }
 
+    /// Raises the position by one, for a watermark that counts what happens.
+    pub(crate) fn count(&self) {
+        self.position.fetch_add(1, Ordering::AcqRel);
+        self.wake();
+    }
+
     /// Puts the position back: for a view that is rebuilt, never for the log.
     pub(crate) fn reset(&self, position: Position) {
         self.position.store(position.get(), Ordering::Release);

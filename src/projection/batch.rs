@@ -182,11 +182,23 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> ViewBatch<K, V> {
     /// The event at this position was applied, and more may be: what it changed is told, if it is to be.
     pub(super) fn end_event(&mut self, position: Position) {
         self.base.merges_later = true;
+        self.tell_event(position, Recent::push);
+    }
+
+    /// The same of an event that was set aside before.
+    pub(super) fn end_redriven(&mut self, position: Position) {
+        self.tell_event(position, Recent::push_redriven);
+    }
+
+    fn tell_event(&mut self, position: Position, push: fn(&mut Recent, Position, Vec<RowChange>)) {
         let Some(mut told) = self.told.take() else { return };
         match self.changes_of_event() {
-            Ok(rows) => told.push(position, rows),
-            // Nobody can be told of a value that has no encoding; writing it fails too, unless it does not stay.
-            Err(_) => told.forget(position),
+            Ok(rows) => push(&mut told, position, rows),
+            Err(_) => {
+                // Nobody can be told of a value that has no encoding; writing it fails too, unless it does not stay.
+                push(&mut told, position, Vec::new());
+                told.forget();
+            }
         }
         self.told = Some(told);
     }
@@ -196,11 +208,6 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> ViewBatch<K, V> {
         let mut rows = Vec::new();
         self.tables().try_for_each(|table| table.end_event(&mut rows))?;
         Ok(rows)
-    }
-
-    /// Takes back what the event at hand changed, of a batch that was told to note it.
-    pub(super) fn undo_event(&mut self) -> Result<(), Error> {
-        self.tables().try_for_each(AnyTable::undo_event)
     }
 
     /// What the batch comes to. What waits is merged, and values and the keys of indexes are encoded, by the projection's

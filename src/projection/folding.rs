@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind};
 use crate::event::{Position, RecordedEvent};
 use crate::view::layout::{Layout, Part};
 use crate::view::levels::{Levels, Writes};
-use crate::view::meta::ViewMeta;
+use crate::view::meta::{Moment, ViewMeta};
 use crate::view::set_aside::{Redriven, SetAside, listed};
 use crate::view::state::ViewState;
 
@@ -159,6 +159,10 @@ impl<R: Runs> Folding<R> {
         self.current.meta.checkpoint
     }
 
+    pub(super) fn moment(&self) -> Moment {
+        self.current.meta.moment()
+    }
+
     /// Puts the rows in the place of those that are served.
     pub(super) fn serve(&mut self) {
         self.is_served = true;
@@ -265,7 +269,7 @@ impl<R: Runs> Folding<R> {
     }
 
     fn batch(&self) -> ViewBatch<R::Key, R::Value> {
-        let told = self.is_served.then(|| self.fold.state.feed.begin(self.checkpoint())).flatten();
+        let told = self.is_served.then(|| self.fold.state.feed.begin(self.moment())).flatten();
         ViewBatch::new(self.current.levels.version(), &self.fold.views).telling(told)
     }
 
@@ -294,7 +298,7 @@ impl<R: Runs> Folding<R> {
             self.current.publish(writes, meta)?;
             self.current.rows = rows;
             if self.is_served {
-                self.fold.state.feed.publish(told, checkpoint);
+                self.fold.state.feed.publish(told, self.moment());
             }
             Ok(())
         });
@@ -344,7 +348,7 @@ impl<R: Runs> Folding<R> {
         let meta =
             ViewMeta { checkpoint: position, digest, beside, fingerprint, ..self.current.meta.clone() };
         let feed = self.is_served.then_some(&self.fold.state.feed);
-        let told = feed.and_then(|feed| feed.begin(self.current.meta.checkpoint));
+        let told = feed.and_then(|feed| feed.begin(self.moment()));
         let listed = Writes::of([change]).map_err(Halt::View)?;
         self.current.publish(listed, meta).map_err(Halt::View)?;
         if let Some(feed) = feed {
@@ -353,7 +357,7 @@ impl<R: Runs> Folding<R> {
                 told.push(position, Vec::new());
                 told
             });
-            feed.publish(told, position);
+            feed.publish(told, self.moment());
         }
         Ok(())
     }
@@ -387,7 +391,7 @@ impl<R: Runs> Folding<R> {
             Err(halt) => return Ok(Err(halt.into_error())),
         };
         let version = self.current.levels.version();
-        let mut batch = ViewBatch::new(version.clone(), &self.fold.views);
+        let mut batch = self.batch();
         let outcome = match apply(&*self.fold.projection, &event, &mut batch) {
             Ok(()) => self.write_redriven(batch, aside.position),
             Err(halt) => Err(halt),
@@ -399,13 +403,22 @@ impl<R: Runs> Folding<R> {
         (meta.turns, meta.beside) = (meta.turns.saturating_add(1), beside);
         let listed = Writes::of([change]).map_err(Halt::View)?;
         self.current.publish(listed, meta).map_err(Halt::View)?;
+        if self.is_served {
+            let feed = &self.fold.state.feed;
+            feed.publish(feed.begin(self.moment()), self.moment());
+        }
         Ok(Err(cause))
     }
 
-    fn write_redriven(&mut self, batch: ViewBatch<R::Key, R::Value>, position: Position) -> Result<(), Halt> {
+    fn write_redriven(
+        &mut self,
+        mut batch: ViewBatch<R::Key, R::Value>,
+        position: Position,
+    ) -> Result<(), Halt> {
+        batch.end_redriven(position);
         let (mut beside, checkpoint) = (self.current.meta.beside, self.checkpoint());
         let written = batch.finish(self.current.meta.digest).and_then(|finished| {
-            let Finished { mut writes, mut digest, rows, .. } = finished;
+            let Finished { mut writes, mut digest, rows, told } = finished;
             let version = self.current.levels.version();
             writes.extend(beside.redriven(&version, Redriven { position, checkpoint }, &mut digest)?)?;
             let turns = self.current.meta.turns.saturating_add(1);
@@ -413,8 +426,7 @@ impl<R: Runs> Folding<R> {
             self.current.publish(writes, meta)?;
             self.current.rows = rows;
             if self.is_served {
-                // Nobody is told of changes out of their turn: who follows begins anew.
-                self.fold.state.feed.restart(checkpoint);
+                self.fold.state.feed.publish(told, self.moment());
             }
             Ok(())
         });

@@ -6,6 +6,7 @@ mod chunks;
 mod feed;
 mod folding;
 mod held;
+mod left_out;
 mod merges;
 mod opened;
 mod pace;

@@ -1,6 +1,5 @@
 //! Folds in memory, to hold rows against: those of a view, or of another projection.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,6 +7,7 @@ use super::batch::{Finished, ViewBatch};
 use super::chunks::Chunks;
 use super::feed::Feed;
 use super::folding::apply;
+use super::left_out::LeftOut;
 use super::opened::ViewHome;
 use super::runs::Runs;
 use super::views::Views;
@@ -17,7 +17,7 @@ use crate::log::catalog::Catalog;
 use crate::log::holds::truncated;
 use crate::view::levels::{Levels, Version, Writes};
 use crate::view::meta::ViewMeta;
-use crate::view::set_aside::{Redriven, SetAside, listed, redriven};
+use crate::view::set_aside::{Redriven, SetAside, listed};
 use crate::view::verify::Prove;
 
 /// So many changed rows are taken in together.
@@ -45,8 +45,7 @@ impl<R: Runs> Prove for Prover<R> {
             // Nobody knows any more where the log started when the rows did.
             return Err(truncated(start));
         }
-        let mut left_out = LeftOut { aside: listed(rows)?, redriven: redriven(rows)? };
-        left_out.redriven.reverse();
+        let left_out = (LeftOut::of(rows, 0)?, listed(rows)?);
         let to = rows.meta().checkpoint;
         let log = (&self.catalog, &self.chunks);
         fold(&*self.projection, &self.views, &self.home, log, to, left_out)
@@ -61,15 +60,7 @@ pub(crate) fn fold_in_memory<R: Runs>(
     (catalog, chunks): (&Arc<Catalog>, &Arc<Chunks>),
     to: Position,
 ) -> Result<Arc<Version>, Error> {
-    fold(projection, views, home, (catalog, chunks), to, LeftOut::default())
-}
-
-/// The events that were not applied in their turn.
-#[derive(Default)]
-struct LeftOut {
-    aside: Vec<SetAside>,
-    /// The last one first.
-    redriven: Vec<Redriven>,
+    fold(projection, views, home, (catalog, chunks), to, Default::default())
 }
 
 /// Rows in memory, and what they say of themselves.
@@ -86,27 +77,23 @@ fn fold<R: Runs>(
     home: &ViewHome,
     (catalog, chunks): (&Arc<Catalog>, &Arc<Chunks>),
     to: Position,
-    mut left_out: LeftOut,
+    (mut left_out, listed): (LeftOut, Vec<SetAside>),
 ) -> Result<Arc<Version>, Error> {
     let opened = home.in_memory(catalog, None)?;
     let meta = opened.levels.version().meta().clone();
     let mut rows = Rows { projection, views, levels: opened.levels, meta };
-    let aside = left_out.aside.iter().map(|event| event.position);
-    let skipped: BTreeSet<Position> =
-        aside.chain(left_out.redriven.iter().map(|event| event.position)).collect();
     let mut feed = Feed::new(catalog.clone(), chunks.clone(), rows.meta.checkpoint);
     loop {
-        while let Some(next) = left_out.redriven.pop_if(|event| event.checkpoint <= rows.meta.checkpoint) {
+        while let Some(next) = left_out.due(rows.meta.checkpoint) {
             let mut feed = Feed::new(catalog.clone(), chunks.clone(), next.position.previous());
             rows.redrive(feed.event(next.position)?, next)?;
         }
         if rows.meta.checkpoint >= to {
             break;
         }
-        let to = left_out.redriven.last().map_or(to, |next| next.checkpoint.min(to));
-        rows.advance(&mut feed, to, &skipped)?;
+        rows.advance(&mut feed, left_out.until(to), &left_out)?;
     }
-    for aside in &left_out.aside {
+    for aside in &listed {
         let (version, mut meta) = (rows.levels.version(), rows.meta.clone());
         let change = {
             let ViewMeta { beside, digest, .. } = &mut meta;
@@ -119,12 +106,12 @@ fn fold<R: Runs>(
 }
 
 impl<R: Runs> Rows<'_, R> {
-    fn advance(&mut self, feed: &mut Feed, to: Position, skipped: &BTreeSet<Position>) -> Result<(), Error> {
+    fn advance(&mut self, feed: &mut Feed, to: Position, left_out: &LeftOut) -> Result<(), Error> {
         let mut batch = ViewBatch::new(self.levels.version(), self.views);
         let (mut checkpoint, mut fingerprint) = (self.meta.checkpoint, self.meta.fingerprint);
         while checkpoint < to && batch.changed() < ROWS {
             let event = feed.event(checkpoint.next())?;
-            if !skipped.contains(&event.position()) {
+            if !left_out.has(event.position()) {
                 apply(self.projection, event, &mut batch).map_err(|halt| halt.into_error())?;
             }
             (checkpoint, fingerprint) = (event.position(), event.fingerprint());

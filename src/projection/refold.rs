@@ -7,17 +7,20 @@ use uuid::Uuid;
 
 use super::ViewBatch;
 use super::applying::apply;
+use super::left_out::LeftOut;
 use super::runs::Runs;
 use super::views::Views;
 use crate::error::{Error, ErrorKind};
-use crate::event::Position;
+use crate::event::{Position, RecordedEvent};
 use crate::log::catalog::Catalog;
 use crate::log::cursor::Cursor;
+use crate::log::reader::Reader;
+use crate::log::window::RANDOM;
 use crate::view::digest::Digest;
-use crate::view::feed::RowChange;
+use crate::view::feed::{EventChanges, RowChange};
 use crate::view::levels::{Levels, Version};
 use crate::view::memory_rows::MemoryRows;
-use crate::view::meta::{Beside, ViewMeta};
+use crate::view::meta::{Beside, Moment, ViewMeta};
 use crate::view::refold::{Refold, Refolder};
 
 /// What a fold is started from.
@@ -36,11 +39,19 @@ impl<P: Runs> fmt::Debug for Source<P> {
 impl<P: Runs> Refolder for Source<P> {
     fn start(&self, base: Option<Arc<Version>>) -> Box<dyn Refold> {
         let base = base.unwrap_or_else(no_rows);
-        let at = base.meta().checkpoint;
+        let at = base.meta().moment();
         let mut batch = ViewBatch::new(base, &self.views);
         batch.tell();
-        let cursor = Cursor::forward(self.catalog.clone(), at);
-        Box::new(Fold { projection: self.projection.clone(), batch, cursor, at })
+        let cursor = Cursor::forward(self.catalog.clone(), at.checkpoint);
+        Box::new(Fold {
+            projection: self.projection.clone(),
+            catalog: self.catalog.clone(),
+            batch,
+            cursor,
+            at,
+            to: at.checkpoint,
+            left_out: LeftOut::default(),
+        })
     }
 }
 
@@ -61,32 +72,67 @@ fn no_rows() -> Arc<Version> {
 
 struct Fold<P: Runs> {
     projection: Arc<P>,
+    catalog: Arc<Catalog>,
     /// All rows that the events so far have read or changed; never written.
     batch: ViewBatch<P::Key, P::Value>,
     cursor: Cursor,
-    at: Position,
+    at: Moment,
+    /// It may fold so far.
+    to: Position,
+    /// What the view has left out on the way there.
+    left_out: LeftOut,
 }
 
 impl<P: Runs> Refold for Fold<P> {
-    fn position(&self) -> Position {
+    fn moment(&self) -> Moment {
         self.at
     }
 
-    fn step(&mut self) -> Result<Vec<RowChange>, Error> {
+    fn extend(&mut self, to: &Version) -> Result<(), Error> {
+        self.left_out = LeftOut::of(to, self.at.redriven)?;
+        self.to = to.meta().checkpoint;
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<Option<EventChanges>, Error> {
+        if let Some(redriven) = self.left_out.due(self.at.checkpoint) {
+            let event = Reader::new(self.catalog.clone(), RANDOM).event(redriven.position)?;
+            let rows = self.apply(&event)?;
+            self.at.redriven += 1;
+            return Ok(Some(EventChanges { at: self.at, position: redriven.position, rows }));
+        }
+        if self.at.checkpoint >= self.to {
+            return Ok(None);
+        }
         self.cursor.extend();
         let event = self.cursor.next().unwrap_or_else(|| {
-            let message = format!("the log gave no event at position {}", self.at.next());
+            let message = format!("the log gave no event at position {}", self.at.checkpoint.next());
             Err(Error::new(ErrorKind::Io, message))
         })?;
-        let applied = apply(&*self.projection, &event, &mut self.batch);
+        let position = event.position();
+        let rows = match self.left_out.has(position) {
+            true => Vec::new(),
+            false => self.apply(&event)?,
+        };
+        self.at.checkpoint = position;
+        Ok(Some(EventChanges { at: self.at, position, rows }))
+    }
+}
+
+impl<P: Runs> Fold<P> {
+    /// What an event changes, which the view has applied.
+    fn apply(&mut self, event: &RecordedEvent) -> Result<Vec<RowChange>, Error> {
+        let applied = apply(&*self.projection, event, &mut self.batch);
         if let Some(failure) = self.batch.failure() {
             return Err(failure);
         }
-        self.at = event.position();
-        match applied {
-            Ok(()) => self.batch.changes_of_event(),
-            // The view has passed this event without it: so does this.
-            Err(_) => self.batch.undo_event().map(|()| Vec::new()),
-        }
+        applied.map_err(|cause| {
+            let position = event.position();
+            let message = format!(
+                "the event at position {position} cannot be applied once more, though the view has applied it: {cause}"
+            );
+            Error::new(ErrorKind::Stopped { position }, message).because(cause)
+        })?;
+        self.batch.changes_of_event()
     }
 }

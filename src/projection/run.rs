@@ -470,7 +470,7 @@ struct AtTheEnd(Arc<ViewState>);
 
 impl Drop for AtTheEnd {
     fn drop(&mut self) {
-        self.0.checkpoint.end();
+        self.0.end();
         self.0.inbox.close();
     }
 }

@@ -83,7 +83,7 @@ impl<R: Runs> Folding<R> {
             return Ok(false);
         }
         // Whoever follows is told what each event changes.
-        if self.is_served && self.fold.state.feed.begin(after).is_some() {
+        if self.is_served && self.fold.state.feed.begin(self.moment()).is_some() {
             return Ok(false);
         }
         self.rest();
@@ -128,7 +128,7 @@ impl<R: Runs> Folding<R> {
         }
         self.current.rows = digest.rows.wrapping_sub(self.current.meta.beside.rows());
         if self.is_served {
-            self.fold.state.feed.publish(None, to);
+            self.fold.state.feed.publish(None, self.moment());
         }
         Ok(true)
     }

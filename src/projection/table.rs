@@ -385,8 +385,6 @@ pub(super) trait AnyTable: Send {
     fn tell(&mut self);
     /// Adds what the event at hand changed. An error is that of a value that cannot be encoded.
     fn end_event(&mut self, told: &mut Vec<RowChange>) -> Result<(), Error>;
-    /// Takes back what the event at hand changed, when changes are told.
-    fn undo_event(&mut self) -> Result<(), Error>;
     /// Merges what waits for other rows. An error may be that of a value of any event of the batch.
     fn settle(&mut self, base: &mut Base) -> Result<(), Error>;
     fn finish(&mut self, rows: &Version, out: &mut Out) -> Result<Net, Error>;
@@ -423,16 +421,6 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> AnyTable for Tabl
             if old != new {
                 told.push(RowChange { part: self.part, key: Bytes::copy_from_slice(key), old, new });
             }
-        }
-        Ok(())
-    }
-
-    fn undo_event(&mut self) -> Result<(), Error> {
-        let Some(telling) = &mut self.telling else { return Ok(()) };
-        for (number, old) in telling.end_event() {
-            let Some(held) = self.held.get_mut(number) else { continue };
-            held.value = old.as_deref().map(value::decode).transpose()?;
-            telling.end(number, old);
         }
         Ok(())
     }

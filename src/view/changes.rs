@@ -16,7 +16,9 @@ use super::feed::{EventChanges, RowChange, Taken};
 use super::key::{self, Key};
 use super::layout::Part;
 use super::levels::Version;
+use super::meta::Moment;
 use super::refold::Refold;
+use super::set_aside::redriven_before;
 use super::state::ViewState;
 use super::value;
 use crate::error::{Error, ErrorKind};
@@ -37,7 +39,8 @@ pub struct Change<K, V> {
     pub old: Option<V>,
     /// Its value after the event; none when the row was removed.
     pub new: Option<V>,
-    /// The event.
+    /// The event. One that was set aside and [redriven](crate::View::redrive) is not in its turn: its position is lower than
+    /// that of changes before.
     pub position: Position,
 }
 
@@ -45,8 +48,10 @@ pub struct Change<K, V> {
 /// has left with another value than it found. [`View::changes`](crate::View::changes) and
 /// [`View::follow`](crate::View::follow) make it. It sleeps while there are none.
 ///
-/// A change is given once it can be read in the view. While the view is made anew, nothing is given twice and nothing is left
-/// out.
+/// A change is given once it can be read in the view. What an event that was set aside changes is given when it is
+/// [redriven](crate::View::redrive). While the view is made anew, nothing is given twice and nothing is left out. If it comes to
+/// other rows than before, by another generation or because events that failed no longer do, the error is
+/// [`Replaced`](crate::ErrorKind::Replaced): begin again with `follow`.
 ///
 /// Recent changes are kept in memory, within
 /// [`change_buffer_bytes`](crate::Options::change_buffer_bytes), from when somebody begins to follow. Earlier ones are found by
@@ -57,8 +62,8 @@ pub struct Change<K, V> {
 /// [`Lagged`](crate::ErrorKind::Lagged), and goes on with `changes(from)`.
 ///
 /// It ends when the store is closed, after what was applied then; and after it has given an error: that of an event that
-/// cannot be read, [`Stopped`](crate::ErrorKind::Stopped) when the projection has stopped, or
-/// [`Poisoned`](crate::ErrorKind::Poisoned) when no more events will come. [`into_stream`](Changes::into_stream) is its form
+/// cannot be read, [`Stopped`](crate::ErrorKind::Stopped) when the projection has stopped or cannot apply an event of the log
+/// once more, or [`Poisoned`](crate::ErrorKind::Poisoned) when no more events will come. [`into_stream`](Changes::into_stream) is its form
 /// for async code.
 ///
 /// ```
@@ -92,7 +97,9 @@ pub struct Changes<K, V> {
     state: Arc<ViewState>,
     part: Part,
     /// All up to here was given, or is at hand.
-    seen: Position,
+    seen: Moment,
+    /// Tells the rows from others that take their place.
+    replaced: u64,
     at_hand: Option<AtHand>,
     source: Source,
     ended: bool,
@@ -117,7 +124,7 @@ enum Step {
     Failed(Error),
     /// Something was done; there may be more.
     Again,
-    /// Nothing until the view has reached this position.
+    /// Nothing until so much has become of the rows.
     Wait(Position),
     Ended,
 }
@@ -125,17 +132,25 @@ enum Step {
 impl<K, V> Changes<K, V> {
     pub(super) fn after(state: Arc<ViewState>, part: Part, after: Position) -> Self {
         state.feed.join();
-        let base = state.rows().ok().filter(|version| version.meta().checkpoint <= after);
-        Self::starting(state, part, after, base)
+        let Ok((version, replaced)) = state.followed_rows() else {
+            let (seen, replaced) = (Moment { checkpoint: after, redriven: 0 }, state.feed.replaced());
+            return Self::starting(state, part, seen, replaced, None);
+        };
+        // Rows that cannot be read are met again.
+        let redriven = redriven_before(&version, after).unwrap_or_default();
+        let seen = Moment { checkpoint: after, redriven };
+        let is_own = version.meta().generation == state.generation;
+        let base = (is_own && version.meta().moment() <= seen).then_some(version);
+        Self::starting(state, part, seen, replaced, base)
     }
 
     /// Those after the rows there are now.
     pub(super) fn from_now(state: Arc<ViewState>, part: Part) -> Result<(Arc<Version>, Self), Error> {
         state.feed.join();
-        match state.rows() {
-            Ok(version) => {
-                let after = version.meta().checkpoint;
-                let changes = Self::starting(state, part, after, Some(version.clone()));
+        match state.followed_rows() {
+            Ok((version, replaced)) => {
+                let seen = version.meta().moment();
+                let changes = Self::starting(state, part, seen, replaced, Some(version.clone()));
                 Ok((version, changes))
             }
             Err(error) => {
@@ -145,22 +160,31 @@ impl<K, V> Changes<K, V> {
         }
     }
 
-    fn starting(state: Arc<ViewState>, part: Part, after: Position, base: Option<Arc<Version>>) -> Self {
-        let source = match state.feed.reaches_back_to(after) {
+    fn starting(
+        state: Arc<ViewState>,
+        part: Part,
+        seen: Moment,
+        replaced: u64,
+        base: Option<Arc<Version>>,
+    ) -> Self {
+        let source = match state.feed.reaches_back_to(seen) {
             true => Source::Live,
             false => Source::CatchingUp { base, fold: None },
         };
-        Changes { state, part, seen: after, at_hand: None, source, ended: false, types: PhantomData }
+        Changes { state, part, seen, replaced, at_hand: None, source, ended: false, types: PhantomData }
     }
 
     /// The position to go on after with [`changes`](crate::View::changes): all that became of the rows up to it was given. Keep
-    /// it with what is made of the changes, and nothing is missed or repeated, whatever crashes.
+    /// it with what is made of the changes, and nothing is missed, whatever crashes. Nothing is repeated but what was
+    /// [redriven](crate::View::redrive) while the view was at this very position: it is given again, with the same values.
     #[must_use]
     pub fn checkpoint(&self) -> Position {
-        let rest = self.at_hand.as_ref().and_then(|at_hand| at_hand.event.rows.get(at_hand.next..));
-        match rest.unwrap_or_default().iter().any(|row| row.part == self.part) {
-            true => self.seen.previous(),
-            false => self.seen,
+        let Some(at_hand) = &self.at_hand else { return self.seen.checkpoint };
+        let mut rest = at_hand.event.rows.iter().skip(at_hand.next);
+        let in_its_turn = at_hand.event.position == at_hand.event.at.checkpoint;
+        match in_its_turn && rest.any(|row| row.part == self.part) {
+            true => self.seen.checkpoint.previous(),
+            false => self.seen.checkpoint,
         }
     }
 
@@ -173,28 +197,31 @@ impl<K, V> Changes<K, V> {
         if self.ended {
             return Step::Ended;
         }
-        if let Some(row) = self.next_at_hand() {
-            return Step::Row(self.seen, row);
+        if let Some(step) = self.next_at_hand() {
+            return step;
         }
+        // Before anything is looked for: what comes after that is waited for.
+        let next = self.state.published.get().next();
         if !matches!(self.source, Source::Live) {
-            return self.catch_up();
+            return self.catch_up(next);
         }
-        match self.state.feed.after(self.seen) {
+        match self.state.feed.after(self.replaced, self.seen) {
             Taken::Event(event) => self.take(event),
             Taken::Nothing { to } => {
                 self.seen = self.seen.max(to);
-                Step::Wait(self.seen.next())
+                Step::Wait(next)
             }
-            Taken::Gone => Step::Failed(lagged(&self.state.name, self.seen)),
+            Taken::Gone => Step::Failed(lagged(&self.state.name, self.checkpoint())),
+            Taken::Replaced => Step::Failed(replaced(&self.state.name)),
         }
     }
 
-    fn next_at_hand(&mut self) -> Option<RowChange> {
+    fn next_at_hand(&mut self) -> Option<Step> {
         let at_hand = self.at_hand.as_mut()?;
         while let Some(row) = at_hand.event.rows.get(at_hand.next) {
             at_hand.next += 1;
             if row.part == self.part {
-                return Some(row.clone());
+                return Some(Step::Row(at_hand.event.position, row.clone()));
             }
         }
         self.at_hand = None;
@@ -202,12 +229,12 @@ impl<K, V> Changes<K, V> {
     }
 
     fn take(&mut self, event: Arc<EventChanges>) -> Step {
-        self.seen = event.position;
+        self.seen = event.at;
         self.at_hand = Some(AtHand { event, next: 0 });
         Step::Again
     }
 
-    fn catch_up(&mut self) -> Step {
+    fn catch_up(&mut self, next: Position) -> Step {
         if self.state.feed.reaches_back_to(self.seen) {
             self.source = Source::Live;
             return Step::Again;
@@ -220,15 +247,14 @@ impl<K, V> Changes<K, V> {
                 None => return Step::Failed(closed()),
             },
         };
-        if fold.position() >= self.state.checkpoint.get() {
-            return Step::Wait(fold.position().next());
-        }
-        match fold.step() {
-            Ok(rows) if fold.position() > self.seen => {
-                let position = fold.position();
-                self.take(Arc::new(EventChanges { position, rows }))
-            }
-            Ok(_) => Step::Again,
+        let stepped = match fold.step() {
+            Ok(None) => go_further(&self.state, self.replaced, fold.as_mut(), next).map(Err),
+            stepped => stepped.map(Ok),
+        };
+        match stepped {
+            Ok(Ok(Some(event))) if event.at > self.seen => self.take(Arc::new(event)),
+            Ok(Ok(_)) => Step::Again,
+            Ok(Err(step)) => step,
             // The rows it began with are not to be read any more: the log has them all.
             Err(error) if error.kind() == ErrorKind::View && base.is_some() => {
                 drop(self.state.met(error));
@@ -266,6 +292,28 @@ impl<K, V> Changes<K, V> {
     }
 }
 
+/// A fold that has come to its end may go on to where the rows are now.
+fn go_further(state: &ViewState, known: u64, fold: &mut dyn Refold, next: Position) -> Result<Step, Error> {
+    // There are none for the moment, or no more: whoever waits is told.
+    let Ok((rows, now)) = state.followed_rows() else { return Ok(Step::Wait(next)) };
+    let meta = rows.meta();
+    if now != known {
+        return Ok(Step::Failed(replaced(&state.name)));
+    }
+    if meta.generation != state.generation || meta.moment() <= fold.moment() {
+        return Ok(Step::Wait(next));
+    }
+    fold.extend(&rows).map(|()| Step::Again)
+}
+
+fn replaced(view: &str) -> Error {
+    let message = format!(
+        "other rows have taken the place of those of view {view} that were followed, and which events changed what is not \
+         known: begin again with `follow`"
+    );
+    Error::new(ErrorKind::Replaced, message)
+}
+
 fn lagged(view: &str, from: Position) -> Error {
     Error::new(
         ErrorKind::Lagged { from },
@@ -290,8 +338,8 @@ impl<K: Key, V: DeserializeOwned> Changes<K, V> {
                 Step::Again if deadline.is_none_or(|deadline| Instant::now() < deadline) => {}
                 Step::Again if matches!(self.source, Source::Live) => {}
                 Step::Again | Step::Ended => return None,
-                Step::Wait(position) => {
-                    if let Err(error) = self.state.wait_for(position, deadline) {
+                Step::Wait(count) => {
+                    if let Err(error) = self.state.wait_published(count, deadline) {
                         return self.unreached(error);
                     }
                 }
@@ -359,7 +407,7 @@ impl<K, V> fmt::Debug for ChangeStream<K, V> {
 
 impl<K, V> Drop for ChangeStream<K, V> {
     fn drop(&mut self) {
-        self.changes.state.checkpoint.forget(&mut self.slot);
+        self.changes.state.published.forget(&mut self.slot);
     }
 }
 
@@ -374,7 +422,7 @@ impl<K: Key, V: DeserializeOwned> Stream for ChangeStream<K, V> {
                 Step::Failed(error) => return Poll::Ready(changes.unreached(error)),
                 Step::Again => {}
                 Step::Ended => return Poll::Ready(None),
-                Step::Wait(position) => match changes.state.poll_wait_for(position, slot, cx) {
+                Step::Wait(count) => match changes.state.poll_wait_published(count, slot, cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(error)) => return Poll::Ready(changes.unreached(error)),

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::layout::Part;
+use super::meta::Moment;
 use crate::event::Position;
 
 /// What an entry takes besides its bytes, about.
@@ -21,9 +22,11 @@ pub(crate) struct RowChange {
     pub(crate) new: Option<Bytes>,
 }
 
-/// What one event changed. Never empty.
+/// What one event changed.
 #[derive(Debug)]
 pub(crate) struct EventChanges {
+    pub(crate) at: Moment,
+    /// The event's own position: one that was redriven was before.
     pub(crate) position: Position,
     pub(crate) rows: Vec<RowChange>,
 }
@@ -36,27 +39,38 @@ impl EventChanges {
     }
 }
 
-/// All that the events after one position and up to another have changed. Room is limited: the oldest goes first.
+/// All that was changed after one moment and up to another. Room is limited: the oldest goes first.
 #[derive(Debug)]
 pub(crate) struct Recent {
     /// Everything after this is here.
-    from: Position,
-    to: Position,
+    from: Moment,
+    to: Moment,
+    /// None of them is empty.
     events: VecDeque<Arc<EventChanges>>,
     bytes: usize,
     limit: usize,
 }
 
 impl Recent {
-    pub(crate) fn new(at: Position, limit: usize) -> Self {
+    pub(crate) fn new(at: Moment, limit: usize) -> Self {
         Recent { from: at, to: at, events: VecDeque::new(), bytes: 0, limit }
     }
 
     /// Adds what the event after the last one changed.
     pub(crate) fn push(&mut self, position: Position, rows: Vec<RowChange>) {
-        self.to = position;
+        self.to.checkpoint = position;
+        self.push_at(position, rows);
+    }
+
+    /// Adds what an event changed that was set aside.
+    pub(crate) fn push_redriven(&mut self, position: Position, rows: Vec<RowChange>) {
+        self.to.redriven += 1;
+        self.push_at(position, rows);
+    }
+
+    fn push_at(&mut self, position: Position, rows: Vec<RowChange>) {
         if !rows.is_empty() {
-            self.add(Arc::new(EventChanges { position, rows }));
+            self.add(Arc::new(EventChanges { at: self.to, position, rows }));
         }
     }
 
@@ -67,13 +81,13 @@ impl Recent {
             && let Some(oldest) = self.events.pop_front()
         {
             self.bytes -= oldest.bytes();
-            self.from = oldest.position;
+            self.from = oldest.at;
         }
     }
 
-    /// Of what came before, nothing is known.
-    pub(crate) fn forget(&mut self, to: Position) {
-        *self = Recent::new(to, self.limit);
+    /// Of what came so far, nothing is known.
+    pub(crate) fn forget(&mut self) {
+        *self = Recent::new(self.to, self.limit);
     }
 
     fn extend(&mut self, later: Recent) {
@@ -85,11 +99,11 @@ impl Recent {
         self.to = later.to;
     }
 
-    fn after(&self, position: Position) -> Taken {
-        if position < self.from {
+    fn after(&self, seen: Moment) -> Taken {
+        if seen < self.from {
             return Taken::Gone;
         }
-        let next = self.events.partition_point(|event| event.position <= position);
+        let next = self.events.partition_point(|event| event.at <= seen);
         match self.events.get(next) {
             Some(event) => Taken::Event(event.clone()),
             None => Taken::Nothing { to: self.to },
@@ -97,16 +111,18 @@ impl Recent {
     }
 }
 
-/// What there is after a position.
+/// What there is after a moment.
 #[derive(Debug)]
 pub(crate) enum Taken {
     Event(Arc<EventChanges>),
     /// Up to here nothing has changed.
     Nothing {
-        to: Position,
+        to: Moment,
     },
     /// It is not kept any more, or was not at all.
     Gone,
+    /// It is of other rows.
+    Replaced,
 }
 
 /// What the projector gives to those who follow a view. It writes what it wrote to the view, and waits for nobody.
@@ -120,14 +136,16 @@ struct Inner {
     followers: usize,
     /// The batch that the projector is at was begun while nobody followed: what it changes will not be told.
     untold: bool,
+    /// How often other rows took the place of those that were followed.
+    replaced: u64,
     recent: Recent,
 }
 
 impl Feed {
     /// A feed that keeps so many bytes.
     pub(crate) fn new(limit: usize) -> Self {
-        let recent = Recent::new(Position::START, limit);
-        Feed { inner: Mutex::new(Inner { followers: 0, untold: false, recent }) }
+        let recent = Recent::new(Moment::default(), limit);
+        Feed { inner: Mutex::new(Inner { followers: 0, untold: false, replaced: 0, recent }) }
     }
 
     /// One more follows, until it [leaves](Self::leave).
@@ -139,48 +157,64 @@ impl Feed {
         let mut inner = self.lock();
         inner.followers = inner.followers.saturating_sub(1);
         if inner.followers == 0 {
-            let to = inner.recent.to;
-            inner.recent.forget(to);
+            inner.recent.forget();
         }
     }
 
-    /// The projector begins a batch at a checkpoint: where to put what it changes, if anybody follows.
-    pub(crate) fn begin(&self, at: Position) -> Option<Recent> {
+    /// The projector begins a batch: where to put what it changes, if anybody follows.
+    pub(crate) fn begin(&self, at: Moment) -> Option<Recent> {
         let mut inner = self.lock();
         inner.untold = inner.followers == 0;
         (!inner.untold).then(|| Recent::new(at, inner.recent.limit))
     }
 
     /// The batch is in the view.
-    pub(crate) fn publish(&self, told: Option<Recent>, to: Position) {
+    pub(crate) fn publish(&self, told: Option<Recent>, to: Moment) {
         let mut inner = self.lock();
         inner.untold = false;
         match told {
             Some(told) if inner.followers > 0 => inner.recent.extend(told),
-            _ => inner.recent.forget(to),
+            _ => inner.restart(to),
         }
     }
 
-    /// The view was put back, or on, to a checkpoint.
-    pub(crate) fn restart(&self, at: Position) {
+    /// The view was put back, or on: to these rows, or to others.
+    pub(crate) fn restart(&self, at: Moment, others: bool) {
         let mut inner = self.lock();
         inner.untold = false;
-        inner.recent.forget(at);
+        inner.replaced += u64::from(others);
+        inner.restart(at);
     }
 
-    /// What comes after a position. An answer other than `Gone` lasts: a follower that keeps up misses nothing.
-    pub(crate) fn after(&self, position: Position) -> Taken {
-        self.lock().recent.after(position)
+    /// Tells the rows that are followed from others that take their place.
+    pub(crate) fn replaced(&self) -> u64 {
+        self.lock().replaced
     }
 
-    /// Whether everything after a position is here and will be, as long as there is room.
-    pub(crate) fn reaches_back_to(&self, position: Position) -> bool {
+    /// What comes after a moment of the rows. An answer other than `Gone` lasts: a follower that keeps up misses nothing.
+    pub(crate) fn after(&self, replaced: u64, seen: Moment) -> Taken {
         let inner = self.lock();
-        !inner.untold && inner.recent.from <= position
+        match inner.replaced == replaced {
+            true => inner.recent.after(seen),
+            false => Taken::Replaced,
+        }
+    }
+
+    /// Whether everything after a moment is here and will be, as long as there is room.
+    pub(crate) fn reaches_back_to(&self, seen: Moment) -> bool {
+        let inner = self.lock();
+        !inner.untold && inner.recent.from <= seen
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Of what came before, nothing is known.
+    fn restart(&mut self, at: Moment) {
+        self.recent = Recent::new(at, self.recent.limit);
     }
 }
 
@@ -193,23 +227,23 @@ mod tests {
         vec![RowChange { part: Part::OWN, key: Bytes::from_static(b"\x01k"), old: None, new }]
     }
 
-    fn at(n: u64) -> Position {
-        Position::new(n)
+    fn at(n: u64) -> Moment {
+        Moment { checkpoint: Position::new(n), redriven: 0 }
     }
 
     fn next(feed: &Feed, after: u64) -> Result<u64, Option<u64>> {
-        match feed.after(at(after)) {
+        match feed.after(0, at(after)) {
             Taken::Event(event) => Ok(event.position.get()),
-            Taken::Nothing { to } => Err(Some(to.get())),
-            Taken::Gone => Err(None),
+            Taken::Nothing { to } => Err(Some(to.checkpoint.get())),
+            Taken::Gone | Taken::Replaced => Err(None),
         }
     }
 
     fn publish(feed: &Feed, from: u64, events: &[(u64, usize)], to: u64) {
         let mut told = feed.begin(at(from));
         if let Some(told) = &mut told {
-            events.iter().for_each(|(position, len)| told.push(at(*position), rows(*len)));
-            told.push(at(to), Vec::new());
+            events.iter().for_each(|(position, len)| told.push(Position::new(*position), rows(*len)));
+            told.push(Position::new(to), Vec::new());
         }
         feed.publish(told, at(to));
     }
@@ -226,7 +260,7 @@ mod tests {
         let found: Vec<_> = (1..=9).map(|after| next(&feed, after)).collect();
         let nothing = Err(Some(9));
         assert_eq!(found, [Err(None), Ok(3), Ok(5), Ok(5), Ok(7), Ok(7), nothing, nothing, nothing]);
-        feed.restart(at(4));
+        feed.restart(at(4), false);
         assert_eq!((next(&feed, 3), next(&feed, 9)), (Err(None), Err(Some(4))));
         feed.leave();
         publish(&feed, 4, &[(5, 1)], 5);
@@ -253,5 +287,30 @@ mod tests {
         assert!(!feed.reaches_back_to(at(0)));
         feed.publish(None, at(4));
         assert!(feed.reaches_back_to(at(4)) && !feed.reaches_back_to(at(3)));
+    }
+
+    #[test]
+    fn what_was_redriven_comes_after_the_event_that_the_view_was_at() {
+        let feed = Feed::new(1 << 20);
+        feed.join();
+        publish(&feed, 0, &[(3, 10)], 4);
+        let redriven = Moment { redriven: 1, ..at(4) };
+        let mut told = feed.begin(at(4));
+        told.iter_mut().for_each(|told| told.push_redriven(Position::new(2), rows(10)));
+        feed.publish(told, redriven);
+        assert_eq!((next(&feed, 2), next(&feed, 3), next(&feed, 4)), (Ok(3), Ok(2), Ok(2)));
+        assert_eq!(next(&feed, 5), Err(Some(4)));
+        assert!(matches!(feed.after(0, redriven), Taken::Nothing { to } if to == redriven));
+    }
+
+    #[test]
+    fn of_other_rows_nothing_is_told_to_who_followed_those_before() {
+        let feed = Feed::new(1 << 20);
+        feed.join();
+        publish(&feed, 0, &[(1, 10)], 1);
+        feed.restart(at(0), true);
+        publish(&feed, 0, &[(1, 10)], 1);
+        assert!(matches!(feed.after(0, at(0)), Taken::Replaced));
+        assert!(matches!(feed.after(feed.replaced(), at(0)), Taken::Event(_)));
     }
 }

@@ -195,7 +195,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> View<K, V> {
     }
 
     /// What becomes of the rows from now on, after the events up to a position: see [`Changes`].
-    /// What [`redrive`](View::redrive) changes is not among it: take [`follow`](View::follow) again after one.
+    /// What was [redriven](View::redrive) while the view was at this very position is given, too.
     pub fn changes(&self, after: Position) -> Changes<K, V> {
         Changes::after(self.state.clone(), self.part, after)
     }

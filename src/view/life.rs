@@ -146,7 +146,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> View<K, V> {
 
     /// Applies an event that was set aside: now, after those that came later, and so only for projections that do not
     /// mind. In the same step it is taken off the list. When it fails again, it stays there, with the new cause.
-    /// Whoever follows the view's [`changes`](View::changes) is not told.
+    /// Whoever follows the view's [`changes`](View::changes) is told then.
     ///
     /// # Errors
     /// `NotFound` when the event is not on the list; `Stopped` with its position when it fails again; `Truncated` when

@@ -56,7 +56,30 @@ pub(crate) struct Place {
     pub(crate) turns: u32,
 }
 
+/// Where a change is among all of a set of rows: what an event changed in its turn is at the event, and what a redrive
+/// changed is after the event that the view was at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment {
+    pub(crate) checkpoint: Position,
+    /// How many events had been redriven.
+    pub(crate) redriven: u64,
+}
+
 impl ViewMeta {
+    pub(crate) fn moment(&self) -> Moment {
+        Moment { checkpoint: self.checkpoint, redriven: self.beside.redriven }
+    }
+
+    /// Whether followers of these rows can go on with others, as far as is known. Which events were set aside and redriven
+    /// is not what the log alone says: where there are such events, only the same digest tells.
+    pub(crate) fn is_continued_by(&self, others: &ViewMeta) -> bool {
+        self.generation == others.generation
+            && match self.checkpoint == others.checkpoint {
+                true => self.digest == others.digest,
+                false => self.beside.rows() == 0 && others.beside.rows() == 0,
+            }
+    }
+
     pub(crate) fn place(&self) -> Place {
         Place { checkpoint: self.checkpoint, turns: self.turns }
     }

@@ -4,10 +4,10 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::feed::RowChange;
+use super::feed::EventChanges;
 use super::levels::Version;
+use super::meta::Moment;
 use crate::error::Error;
-use crate::event::Position;
 
 /// Starts folds.
 pub(crate) trait Refolder: Debug + Send + Sync {
@@ -17,9 +17,13 @@ pub(crate) trait Refolder: Debug + Send + Sync {
 
 /// A fold in memory.
 pub(crate) trait Refold: Send {
-    /// The last event applied.
-    fn position(&self) -> Position;
+    /// What is folded so far.
+    fn moment(&self) -> Moment;
 
-    /// Applies the next event, which the view has passed, and tells what it changed. After an error it is of no use.
-    fn step(&mut self) -> Result<Vec<RowChange>, Error>;
+    /// It may go as far as these rows of the view are, and leaves out and redrives what they say was.
+    fn extend(&mut self, to: &Version) -> Result<(), Error>;
+
+    /// Applies the next event, and tells what it changed; `None` when it has gone as far as it may. After an error it is of
+    /// no use.
+    fn step(&mut self) -> Result<Option<EventChanges>, Error>;
 }

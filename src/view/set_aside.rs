@@ -127,6 +127,15 @@ pub(crate) fn redriven(rows: &Version) -> Result<Vec<Redriven>, Error> {
     parsed.collect()
 }
 
+/// How many events were applied later, before the view reached a position.
+pub(crate) fn redriven_before(rows: &Version, position: Position) -> Result<u64, Error> {
+    if rows.meta().beside.redriven == 0 {
+        return Ok(0);
+    }
+    let before = redriven(rows)?.into_iter().filter(|event| event.checkpoint < position);
+    Ok(u64::try_from(before.count()).unwrap_or(u64::MAX))
+}
+
 fn key(kind: [u8; 2], number: u64) -> Vec<u8> {
     let mut bytes = kind.to_vec();
     bytes.extend_from_slice(&number.to_be_bytes());

@@ -10,6 +10,7 @@ use super::control::{Inbox, Reply, Request};
 use super::feed::Feed;
 use super::layout::Layout;
 use super::levels::{Levels, Version};
+use super::meta::{Moment, ViewMeta};
 use super::refold::Refolder;
 use super::status::{ProjectionState, ViewDigest, ViewStatus};
 use super::verify::Prove;
@@ -27,6 +28,8 @@ pub(crate) struct ViewState {
     pub(crate) generation: u32,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) checkpoint: Watermark,
+    /// Counts what became of the rows, for those who follow: also what is redriven, which leaves the checkpoint where it is.
+    pub(crate) published: Watermark,
     /// The views and indexes there are.
     pub(crate) layout: Arc<Layout>,
     /// What the last events changed, for those who follow.
@@ -36,6 +39,8 @@ pub(crate) struct ViewState {
     /// The same for those who hold the rows against the log.
     prover: Mutex<Option<Arc<dyn Prove>>>,
     row_count: AtomicU64,
+    /// What the rows that are served, or were last, said of themselves when others took their place.
+    last_served: Mutex<Option<ViewMeta>>,
     /// None between the end of one set of rows and the start of the next, and after the store was closed.
     levels: RwLock<Option<Sets>>,
     /// What handles ask of the projector.
@@ -108,11 +113,13 @@ impl ViewState {
             generation,
             catalog,
             checkpoint: Watermark::default(),
+            published: Watermark::default(),
             layout,
             feed,
             refolder: Mutex::default(),
             prover: Mutex::default(),
             row_count: AtomicU64::new(0),
+            last_served: Mutex::default(),
             levels: RwLock::default(),
             inbox: Inbox::default(),
             condition: Mutex::new(condition),
@@ -126,6 +133,15 @@ impl ViewState {
     /// Rows to read, as of their checkpoint.
     pub(crate) fn rows(&self) -> Result<Arc<Version>, Error> {
         self.sets().map(|sets| sets.served.version())
+    }
+
+    /// The same, and what tells them from others that take their place.
+    pub(crate) fn followed_rows(&self) -> Result<(Arc<Version>, u64), Error> {
+        let levels = self.levels.read().unwrap_or_else(PoisonError::into_inner);
+        let replaced = self.feed.replaced();
+        let served = levels.as_ref().map(|sets| sets.served.version());
+        drop(levels);
+        served.map_or_else(|| self.rows(), Ok).map(|version| (version, replaced))
     }
 
     /// The rows of the projection's own generation.
@@ -211,10 +227,23 @@ impl ViewState {
 
     fn put(&self, sets: Option<Sets>, checkpoint: Position, rows: u64) {
         drop(self.take_damage());
-        *self.levels.write().unwrap_or_else(PoisonError::into_inner) = sets;
+        let others = sets.as_ref().map(|sets| sets.served.version().meta().clone());
+        let at = others.as_ref().map_or(Moment::default(), ViewMeta::moment);
+        let mut levels = self.levels.write().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last_served.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = std::mem::replace(&mut *levels, sets) {
+            *last = Some(before.served.version().meta().clone());
+        }
+        let goes_on = match (&*last, &others) {
+            (Some(last), Some(others)) => last.is_continued_by(others),
+            _ => true,
+        };
+        // Under both locks: who follows these rows knows them from the others.
+        self.feed.restart(at, !goes_on);
+        drop((last, levels));
         self.row_count.store(rows, Ordering::Release);
         self.checkpoint.reset(checkpoint);
-        self.feed.restart(checkpoint);
+        self.published.count();
     }
 
     pub(crate) fn set_refolder(&self, refolder: Arc<dyn Refolder>) {
@@ -271,7 +300,13 @@ impl ViewState {
         *self.levels.write().unwrap_or_else(PoisonError::into_inner) = None;
         *self.refolder.lock().unwrap_or_else(PoisonError::into_inner) = None;
         *self.prover.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.end();
+    }
+
+    /// Nobody waits any longer.
+    pub(crate) fn end(&self) {
         self.checkpoint.end();
+        self.published.end();
     }
 
     /// The projector has written rows up to this checkpoint.
@@ -279,6 +314,7 @@ impl ViewState {
         self.row_count.store(count, Ordering::Release);
         self.condition().set_aside = set_aside;
         self.checkpoint.advance(checkpoint);
+        self.published.count();
     }
 
     pub(crate) fn row_count(&self) -> u64 {
@@ -298,7 +334,7 @@ impl ViewState {
         }
         drop(condition);
         if ends {
-            self.checkpoint.end();
+            self.end();
             self.built.notify_all();
         }
     }
@@ -354,6 +390,21 @@ impl ViewState {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Error>> {
         self.checkpoint.poll_wait(position, slot, cx).map(|waited| self.waited(position, waited))
+    }
+
+    /// Waits until so much has become of the rows.
+    pub(crate) fn wait_published(&self, count: Position, deadline: Option<Instant>) -> Result<(), Error> {
+        self.waited(self.checkpoint.get().next(), self.published.wait(count, deadline))
+    }
+
+    pub(crate) fn poll_wait_published(
+        &self,
+        count: Position,
+        slot: &mut TaskSlot,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Error>> {
+        let waited = self.published.poll_wait(count, slot, cx);
+        waited.map(|waited| self.waited(self.checkpoint.get().next(), waited))
     }
 
     fn waited(&self, position: Position, waited: Waited) -> Result<(), Error> {

@@ -13,6 +13,7 @@ mod bank;
 mod beside;
 mod block_on;
 mod changes;
+mod changes_redriven;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(all(feature = "cli", unix))]
