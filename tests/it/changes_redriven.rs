@@ -58,7 +58,7 @@ fn write(store: &Store, view: &View<String, String>, texts: &str) {
 
 /// The next changes, as `position: old -> new`.
 fn told(changes: &mut Changes<String, String>, count: usize) -> Vec<String> {
-    let next = |_| changes.next_timeout(LONG).expect("there are more").unwrap();
+    let next = |_| changes.next_timeout(LONG).unwrap().unwrap();
     (0..count).map(next).map(|change| plain(&change)).collect()
 }
 

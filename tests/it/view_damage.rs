@@ -1,11 +1,15 @@
 //! Damage to the files of a view: whatever happens to them, the view is right in the end, by itself, and nothing else
 //! is touched. The campaign `views` does the same in many more places.
 
+use std::fs;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use everfold::{Event, Expected, Options, View};
+use everfold::{Event, Expected, Options, Store, View};
 
+use crate::life::LONG;
+use crate::purchases::{self, Purchase};
 use crate::view_cases::{DAMAGED, Damage, FOLDER, Outcome, Specimens, Tally, copy, damages};
 
 /// Of each so many flipped bits, cuts and overwritten places, one; and of each so many other damages of each store.
@@ -137,4 +141,36 @@ fn rows_that_were_lost_or_brought_back_are_found_before_the_view_is_served() {
             std::fs::remove_dir_all(path).unwrap();
         }
     }
+}
+
+#[test]
+fn what_was_durable_behind_a_record_that_is_lost_does_not_come_back_later() {
+    let home = tempfile::tempdir().unwrap();
+    let spent = purchases::Spent::default();
+    let with = |use_it: &dyn Fn(&Store, &View<purchases::Place, i64>)| {
+        let store = purchases::open(home.path());
+        let view = purchases::project(&store, &spent);
+        view.wait_for(store.watermark(), LONG).unwrap();
+        use_it(&store, &view);
+        store.close().unwrap();
+    };
+    let redriven = |view: &View<purchases::Place, i64>| view.set_aside().unwrap().is_empty();
+    with(&|store, view| {
+        for fails in [false, true] {
+            let (customer, event) = purchases::event(Purchase { customer: 0, item: 0, by: 1, fails });
+            store.append(&customer, Expected::Any, [event]).unwrap();
+        }
+        view.wait_for(store.watermark(), LONG).unwrap();
+    });
+    with(&|_, view| {
+        spent.mended.store(true, Ordering::SeqCst);
+        assert_eq!(view.redrive_all().unwrap(), 1);
+        spent.mended.store(false, Ordering::SeqCst);
+    });
+    let record = home.path().join("views/spent/1/redo-00000001");
+    let mut bytes = fs::read(&record).unwrap();
+    bytes[0] ^= 1;
+    fs::write(&record, bytes).unwrap();
+    with(&|_, view| assert!(!redriven(view), "it was folded again"));
+    with(&|_, view| assert!(!redriven(view), "it was durable so"));
 }

@@ -265,6 +265,8 @@ impl Shared {
         if *durable == place {
             return Ok(());
         }
+        // Found at the opening, behind one that is lost: from now on they would be of rows that never were.
+        redo.remove_after(*durable);
         let in_memory: u64 =
             version.runs.iter().map(|run| u64::try_from(run.size()).unwrap_or(u64::MAX)).sum();
         let (records, bytes) = redo.size();

@@ -73,7 +73,7 @@ impl RedoFiles {
     }
 
     fn path(&self, number: u64) -> PathBuf {
-        self.dir.join(format!("{PREFIX}{number:08x}"))
+        path(&self.dir, number)
     }
 
     /// How many records there are, and their bytes.
@@ -108,16 +108,25 @@ impl RedoFiles {
     /// or in that one.
     pub(super) fn remove_to(&mut self, place: Place, keep_last: bool) {
         let last = self.files.last().map(|file| file.number).filter(|_| keep_last);
-        let (dir, mut kept) = (self.dir.clone(), Vec::new());
-        for file in std::mem::take(&mut self.files) {
-            let path = dir.join(format!("{PREFIX}{:08x}", file.number));
-            let stays = file.place > place || Some(file.number) == last;
-            if stays || fs::remove_file(&path).is_err_and(|e| e.kind() != io::ErrorKind::NotFound) {
-                kept.push(file);
-            }
-        }
-        self.files = kept;
+        self.retain(|file| file.place > place || Some(file.number) == last);
     }
+
+    /// Removes the records of what is after a place.
+    pub(super) fn remove_after(&mut self, place: Place) {
+        self.retain(|file| file.place <= place);
+    }
+
+    fn retain(&mut self, stays: impl Fn(&RedoFile) -> bool) {
+        let dir = &self.dir;
+        self.files.retain(|file| {
+            stays(file)
+                || fs::remove_file(path(dir, file.number)).is_err_and(|e| e.kind() != io::ErrorKind::NotFound)
+        });
+    }
+}
+
+fn path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{PREFIX}{number:08x}"))
 }
 
 fn create(path: &Path) -> io::Result<File> {
