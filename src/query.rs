@@ -80,6 +80,11 @@ impl Query {
         self.items.iter().any(|item| item.matches(event))
     }
 
+    /// A query of these alternatives, if there are any.
+    pub(crate) fn of_items(items: Vec<QueryItem>) -> Option<Self> {
+        (!items.is_empty()).then_some(Query { items })
+    }
+
     pub(crate) fn items(&self) -> &[QueryItem] {
         &self.items
     }

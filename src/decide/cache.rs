@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
+use super::Decider;
 use super::boundary::Boundary;
 use crate::event::{Position, RecordedEvent, Version};
 
@@ -19,7 +20,8 @@ const BYTES: usize = 64 << 20;
 /// It is a cache and no more. Each state is kept with the store's id, the boundary, the decider's
 /// [`generation`](crate::Decider::generation) and the last event that it was folded from. Loading reads that event again,
 /// and folds from the start when it is not the very same, or when the log starts elsewhere by now. So a cache may outlive
-/// its store and be given to another one. A clone is the same cache.
+/// its store and be given to another one. A clone is the same cache. What is to outlive the process,
+/// [`save_states`](crate::CommandHandler::save_states) writes to the store.
 ///
 /// ```
 /// use everfold::StateCache;
@@ -36,9 +38,18 @@ pub struct StateCache<S> {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct StateKey {
     pub(super) store_id: Uuid,
-    /// Of the decider's type and number.
-    pub(super) fold: (TypeId, u32),
+    pub(super) fold: FoldKey,
     pub(super) boundary: Boundary,
+}
+
+/// Tells a fold from others: the decider's type and number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct FoldKey(TypeId, u32);
+
+impl FoldKey {
+    pub(super) fn of<D: Decider>(decider: &D) -> Self {
+        FoldKey(TypeId::of::<D>(), decider.generation())
+    }
 }
 
 /// The last event that a state was folded from, to be known again.
@@ -46,8 +57,8 @@ pub(super) struct StateKey {
 pub(super) struct LastFolded {
     pub(super) position: Position,
     pub(super) version: Version,
-    id: Uuid,
-    fingerprint: u32,
+    pub(super) id: Uuid,
+    pub(super) fingerprint: u32,
 }
 
 impl LastFolded {
@@ -163,6 +174,18 @@ impl<S> StateCache<S> {
         Some(held.entry.clone())
     }
 
+    /// All states, those used last first.
+    pub(super) fn by_use(&self) -> Vec<(Arc<StateKey>, Entry<S>)> {
+        let cached = self.cached();
+        let keys = cached.by_use.values().rev();
+        keys.filter_map(|key| Some((key.clone(), cached.entries.get(key)?.entry.clone()))).collect()
+    }
+
+    /// How many bytes of states there may be.
+    pub(super) fn limit(&self) -> usize {
+        self.cached().max_bytes
+    }
+
     /// Keeps a state, in place of one of fewer events.
     pub(super) fn put(&self, key: StateKey, entry: Entry<S>, bytes: usize) {
         let mut cached = self.cached();
@@ -228,7 +251,7 @@ mod tests {
     use super::*;
 
     fn key(stream: &str) -> StateKey {
-        StateKey { store_id: Uuid::nil(), fold: (TypeId::of::<u64>(), 1), boundary: stream.into() }
+        StateKey { store_id: Uuid::nil(), fold: FoldKey(TypeId::of::<u64>(), 1), boundary: stream.into() }
     }
 
     fn entry(state: u64, position: u64) -> Entry<u64> {

@@ -1,11 +1,10 @@
 //! Loads a state: folds the events of a boundary, from a cached state on where there is one that fits.
 
-use std::any::TypeId;
 use std::sync::Arc;
 
 use super::Decider;
 use super::boundary::{Boundary, From};
-use super::cache::{Entry, LastFolded, StateCache, StateKey};
+use super::cache::{Entry, FoldKey, LastFolded, StateCache, StateKey};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Position, Version};
 use crate::guard::Guard;
@@ -86,7 +85,7 @@ impl<D: Decider> Folding<'_, D> {
     fn fold(&self, log_start: Position) -> Result<Fold<D::State>, Error> {
         let key = StateKey {
             store_id: self.store.store_id(),
-            fold: (TypeId::of::<D>(), self.decider.generation()),
+            fold: FoldKey::of(self.decider),
             boundary: self.boundary.clone(),
         };
         let cached = self.cache.get(&key);

@@ -147,6 +147,14 @@ impl<D: Decider> CommandHandler<D> {
         &self.shared.schema
     }
 
+    pub(super) fn store(&self) -> &Store {
+        &self.shared.store
+    }
+
+    pub(super) fn decider(&self) -> &D {
+        &self.shared.decider
+    }
+
     fn folding<'a>(&'a self, boundary: &'a Boundary) -> Folding<'a, D> {
         let Shared { store, decider, schema, cache, .. } = &*self.shared;
         Folding { store, decider, schema, cache, boundary }

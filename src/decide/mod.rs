@@ -6,6 +6,8 @@ mod cache;
 mod fold;
 mod handler;
 mod outcome;
+mod saved;
+mod saving;
 
 pub use boundary::Boundary;
 pub use cache::StateCache;

@@ -7,7 +7,7 @@ use std::io;
 
 use super::partial::{Owner, Partial, Span};
 use crate::event::Position;
-use crate::storage::{Access, Storage};
+use crate::storage::{Storage, whole};
 
 const FOLDS_FOLDER: &str = "folds";
 
@@ -43,10 +43,7 @@ impl PartialFiles<'_> {
     /// The partial of the segment that starts here, if there is one that verifies. A file that is larger than that is
     /// none, and is not read.
     pub(super) fn load(&self, first: Position, largest: u64) -> Option<Partial> {
-        let file = self.storage.open(&self.path(first), Access::Read).ok()?;
-        let len = file.len().ok().filter(|len| *len <= largest)?;
-        let mut bytes = vec![0; usize::try_from(len).ok()?];
-        (file.read_at(&mut bytes, 0).ok()? == bytes.len()).then_some(())?;
+        let bytes = whole::read(self.storage, &self.path(first), largest).ok()??;
         let partial = Partial::decode(bytes, &self.owner)?;
         (partial.span.first == first).then_some(partial)
     }
@@ -55,26 +52,7 @@ impl PartialFiles<'_> {
     pub(super) fn store(&self, span: &Span, bytes: &[u8]) -> io::Result<()> {
         self.storage.create_folder(FOLDS_FOLDER)?;
         self.storage.create_folder(&self.folder())?;
-        let path = self.path(span.first);
-        let unnamed = format!("{path}.tmp");
-        let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        let file = match self.storage.create(&unnamed, len) {
-            // Left by a crash, or of somebody who is at the same. Whoever reads what the two make of it verifies it.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.storage.remove(&unnamed)?;
-                self.storage.create(&unnamed, len)?
-            }
-            created => created?,
-        };
-        let named = file
-            .write_at(bytes, 0)
-            .and_then(|()| file.sync())
-            .and_then(|()| self.storage.rename(&unnamed, &path));
-        if named.is_err() {
-            // It takes room that may be what was missing.
-            drop(self.storage.remove(&unnamed));
-        }
-        named
+        whole::write(self.storage, &self.path(span.first), bytes)
     }
 
     /// Makes the names of new partials durable, and removes those of earlier generations that could be made anew.

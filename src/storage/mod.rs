@@ -6,6 +6,7 @@ pub(crate) mod disk;
 mod map;
 pub(crate) mod memory;
 pub(crate) mod process;
+pub(crate) mod whole;
 
 use std::fmt::Debug;
 use std::io;

@@ -130,13 +130,13 @@ impl ViewNote {
     }
 }
 
-/// A projection's name names a folder, on every file system.
+/// A name of a folder or file, on every file system.
 pub(crate) fn check_name(name: &str) -> Result<(), Error> {
     if is_name(name) {
         return Ok(());
     }
     Err(Error::invalid(format!(
-        "the projection's name {name:?} names a folder: give 1 to {MAX_NAME} of a-z, 0-9, - and _"
+        "the name {name:?} is to name files in the store: give 1 to {MAX_NAME} of a-z, 0-9, - and _"
     )))
 }
 

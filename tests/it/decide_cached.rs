@@ -3,12 +3,12 @@
 use std::sync::atomic::Ordering;
 
 use everfold::{
-    Boundary, Decider, Durability, Event, Expected, HandleError, MemoryStorage, Position, Retention,
-    StateCache,
+    Boundary, CommandHandler, Decider, Durability, Event, Expected, HandleError, MemoryStorage, Position,
+    Retention, StateCache, Store,
 };
 use proptest::prelude::*;
 
-use crate::bank::{Balances, Bank, Deposit, NotEnough, Withdraw, both, long, memory};
+use crate::bank::{Balances, Bank, Command, Deposit, NotEnough, Withdraw, both, long, memory};
 use crate::ledger::small;
 
 #[test]
@@ -88,6 +88,8 @@ enum Op {
     AppendBeside { account: u32, version: bool },
     Load(u8),
     Retain(u64),
+    Save,
+    TakeSaved,
     Reopen,
     Copy,
     GoBackToTheCopy,
@@ -100,6 +102,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => (0..3u32, any::<bool>()).prop_map(|(account, version)| Op::AppendBeside { account, version }),
         4 => (0..6u8).prop_map(Op::Load),
         1 => (0..100u64).prop_map(Op::Retain),
+        2 => Just(Op::Save),
+        2 => Just(Op::TakeSaved),
         1 => Just(Op::Reopen),
         1 => Just(Op::Copy),
         2 => Just(Op::GoBackToTheCopy),
@@ -111,6 +115,33 @@ fn boundary(number: u8) -> Boundary {
     match u32::from(number) {
         account @ 0..3 => Boundary::stream(format!("account-{account}")),
         account => both(account - 3, account - 2),
+    }
+}
+
+/// What a handler with a cache does with a command is what follows from the state that one without loads.
+fn handle(
+    store: &Store,
+    (cached, plain): (&CommandHandler<Bank>, &CommandHandler<Bank>),
+    (boundary, durability): (Boundary, Durability),
+    command: &Command,
+) {
+    // What is not durable a handler of its own would not see.
+    store.sync().unwrap();
+    let before = plain.load(boundary.clone()).map_err(|error| error.kind());
+    match (before, cached.at(boundary).durability(durability).handle(command)) {
+        (Ok(before), Ok(done)) => {
+            let mut state = before.state;
+            done.events.iter().for_each(|event| Bank::default().evolve(&mut state, event));
+            assert_eq!(done.state, state);
+        }
+        (Ok(before), Err(HandleError::Rejected(NotEnough { balance }))) => {
+            let (Deposit { to: account, .. } | Withdraw { from: account, .. }) = command else {
+                panic!("{command:?}")
+            };
+            assert_eq!(before.state.get(account).copied().unwrap_or_default(), balance);
+        }
+        (Err(kind), Err(HandleError::Failed(error))) => assert_eq!(error.kind(), kind),
+        (before, done) => panic!("{before:?} {done:?}"),
     }
 }
 
@@ -132,21 +163,7 @@ fn run(ops: Vec<Op>) {
                     0 => Deposit { to, amount },
                     _ => Withdraw { from: to, amount },
                 };
-                // What is not durable a handler of its own would not see.
-                store.sync().unwrap();
-                let before = plain.load(boundary(number)).map_err(|error| error.kind());
-                match (before, cached.at(boundary(number)).durability(durability).handle(&command)) {
-                    (Ok(before), Ok(done)) => {
-                        let mut state = before.state;
-                        done.events.iter().for_each(|event| Bank::default().evolve(&mut state, event));
-                        assert_eq!(done.state, state);
-                    }
-                    (Ok(before), Err(HandleError::Rejected(NotEnough { balance }))) => {
-                        assert_eq!(before.state.get(&to).copied().unwrap_or_default(), balance);
-                    }
-                    (Err(kind), Err(HandleError::Failed(error))) => assert_eq!(error.kind(), kind),
-                    (before, done) => panic!("{before:?} {done:?}"),
-                }
+                handle(&store, (&cached, &plain), (boundary(number), durability), &command);
             }
             Op::AppendBeside { account, version } => {
                 let event = match version {
@@ -166,6 +183,12 @@ fn run(ops: Vec<Op>) {
             Op::Retain(percent) => {
                 let before = Position::new(store.watermark().get() * percent / 100);
                 store.retain(&Retention::new().before(before)).unwrap();
+            }
+            Op::Save => assert!(cached.save_states("bank").unwrap() <= cache.len()),
+            // There may be states from before the log went on in another way.
+            Op::TakeSaved => {
+                cache.clear();
+                cached.load_states("bank").unwrap();
             }
             Op::Reopen => {
                 store.close().unwrap();

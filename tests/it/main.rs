@@ -26,6 +26,7 @@ mod crash;
 mod damage;
 mod decide;
 mod decide_cached;
+mod decide_saved;
 mod durability;
 mod event_types;
 #[cfg(unix)]
