@@ -142,3 +142,91 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
         Ok(net)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::projection::refold::no_rows;
+    use crate::projection::table::AnyTable as _;
+    use crate::view::digest::Digest;
+    use crate::view::layout::{Layout, Part};
+    use crate::view::levels::Writes;
+
+    const MANY: u32 = 1 << 16;
+
+    /// The order of the values is seen.
+    fn join(number: &mut u64, more: u64) {
+        *number = number.wrapping_mul(31).wrapping_add(more);
+    }
+
+    struct Batch {
+        table: Table<u32, u64>,
+        base: Base,
+    }
+
+    impl Batch {
+        /// Values merged into the rows of these keys, which may wait or not.
+        fn of(keys: impl Iterator<Item = u32>, merges_later: bool) -> Self {
+            let (table, base) =
+                (Table::new(Part::OWN, Arc::new([])), Base::new(no_rows(), &Layout::default()));
+            let mut batch = Batch { table, base };
+            batch.base.merges_later = merges_later;
+            for (key, value) in keys.zip(100..) {
+                batch.table.merge(&mut batch.base, &key, value, join).unwrap();
+            }
+            batch
+        }
+
+        fn digest(mut self) -> Digest {
+            self.table.settle(&mut self.base).unwrap();
+            let mut out = Out { writes: Writes::default(), digest: Digest::default() };
+            self.table.finish(&no_rows(), &mut out).unwrap();
+            out.digest
+        }
+    }
+
+    /// In no order, and one in ten once more.
+    fn rarely() -> impl Iterator<Item = u32> {
+        (0..MANY).map(|n| if n % 10 == 9 { n / 2 } else { n }).map(|n| n.wrapping_mul(7919) % (1 << 20))
+    }
+
+    fn twice() -> impl Iterator<Item = u32> {
+        (0..2 * MANY).map(|n| n / 2)
+    }
+
+    #[test]
+    fn values_of_rows_that_rarely_repeat_are_listed_and_come_to_the_same() {
+        let listing = Batch::of(rarely(), true);
+        assert!(listing.table.listed.as_ref().is_some_and(|listed| listed.len() > SEEN / 2));
+        assert_eq!(listing.digest(), Batch::of(rarely(), false).digest());
+    }
+
+    #[test]
+    fn values_of_rows_that_repeat_or_are_not_the_first_are_not_listed() {
+        let finding = Batch::of(twice(), true);
+        assert!(finding.table.listed.is_none() && finding.table.is_seen);
+        assert_eq!(finding.digest(), Batch::of(twice(), false).digest());
+        let mut later = Batch::of(std::iter::empty(), true);
+        later.base.is_empty = false;
+        for (key, value) in rarely().zip(100..) {
+            later.table.merge(&mut later.base, &key, value, join).unwrap();
+        }
+        assert!(later.table.listed.is_none() && later.table.is_seen);
+    }
+
+    #[test]
+    fn whoever_asks_for_a_row_finds_it_with_all_that_was_listed() {
+        let last = rarely().last().unwrap();
+        let (mut listing, mut finding) = (Batch::of(rarely(), true), Batch::of(rarely(), false));
+        let expected = finding.table.get(&mut finding.base, &last).unwrap().copied();
+        assert!(expected.is_some());
+        assert_eq!(listing.table.get(&mut listing.base, &last).unwrap().copied(), expected);
+        assert!(listing.table.listed.is_none());
+        for batch in [&mut listing, &mut finding] {
+            batch.table.set(&mut batch.base, &last, None);
+        }
+        assert_eq!(listing.digest(), finding.digest());
+    }
+}

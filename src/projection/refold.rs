@@ -56,7 +56,7 @@ impl<P: Runs> Refolder for Source<P> {
 }
 
 /// What is there before the first event.
-fn no_rows() -> Arc<Version> {
+pub(super) fn no_rows() -> Arc<Version> {
     let meta = ViewMeta {
         store_id: Uuid::nil(),
         name: String::new(),

@@ -137,7 +137,8 @@ impl Model {
     }
 }
 
-fn append(store: &Store, ops: &[Op]) {
+/// One event for each, of which some are in a batch.
+pub(crate) fn append<T: Serialize>(store: &Store, ops: &[T]) {
     for ops in ops.chunks(1000) {
         let batch = Batch::new().durability(Durability::Written);
         let add = |batch: Batch, op| batch.event("ops", Event::bincode("op", op).unwrap());
@@ -146,7 +147,7 @@ fn append(store: &Store, ops: &[Op]) {
     store.sync().unwrap();
 }
 
-fn store(ops: &[Op]) -> Store {
+pub(crate) fn store<T: Serialize>(ops: &[T]) -> Store {
     let store = Options::new().open_memory(&MemoryStorage::new()).unwrap();
     append(&store, ops);
     store
@@ -186,7 +187,7 @@ proptest! {
         later in vec(op(), 0..400),
     ) {
         let mut model = Model::default();
-        let store = store(&[]);
+        let store = store::<Op>(&[]);
         let view = store.project(Texts).unwrap();
         // The second time there are rows.
         for ops in [many(then), many(later)] {

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use everfold::{
-    ApplyError, Batch, Durability, ErrorKind, Event, Index, MemoryStorage, NamedView, OnError, Options,
-    Position, Projection, ProjectionOptions, RecordedEvent, Store, View, ViewBatch, Views,
+    ApplyError, ErrorKind, Index, NamedView, OnError, Position, Projection, ProjectionOptions, RecordedEvent,
+    View, ViewBatch, Views,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
+
+use crate::view_merge::{append, store};
 
 const FOR_EVER: Duration = Duration::MAX;
 /// So many rows that it was seen how rarely they repeat.
@@ -120,21 +122,6 @@ impl Model {
     }
 }
 
-fn append(store: &Store, ops: &[Op]) {
-    for ops in ops.chunks(2000) {
-        let batch = Batch::new().durability(Durability::Written);
-        let add = |batch: Batch, op| batch.event("ops", Event::bincode("op", op).unwrap());
-        store.append_batch(ops.iter().fold(batch, add)).unwrap();
-    }
-    store.sync().unwrap();
-}
-
-fn store(ops: &[Op]) -> Store {
-    let store = Options::new().open_memory(&MemoryStorage::new()).unwrap();
-    append(&store, ops);
-    store
-}
-
 fn rows(view: &View<u32, u64>) -> Model {
     Model {
         own: view.iter().collect::<Result<_, _>>().unwrap(),
@@ -176,7 +163,7 @@ proptest! {
     #[test]
     fn values_that_wait_for_the_end_are_merged_as_if_each_came_alone(then in ops(), later in ops()) {
         let mut model = Model::default();
-        let store = store(&[]);
+        let store = store::<Op>(&[]);
         let view = store.project(Numbers).unwrap();
         // The second time there are rows.
         for ops in [many(then), later] {
