@@ -9,7 +9,7 @@ use crate::event::Position;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
-/// The log has one for what is durable, hence readable; each view has one for its checkpoint.
+/// The log has one for what is durable, hence readable; each view has one for its checkpoint, and one that counts.
 ///
 /// Ending it (closed, poisoned, stopped) wakes every waiter: nobody waits for what will not come.
 #[derive(Debug, Default)]
@@ -51,7 +51,7 @@ impl Watermark {
     }
 
     /// Raises the position by one, for a watermark that counts what happens.
-    pub(crate) fn count(&self) {
+    pub(crate) fn raise(&self) {
         self.position.fetch_add(1, Ordering::AcqRel);
         self.wake();
     }

@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind};
 use crate::event::{Position, RecordedEvent};
 use crate::view::layout::{Layout, Part};
 use crate::view::levels::{Levels, Writes};
-use crate::view::meta::{Moment, ViewMeta};
+use crate::view::meta::{Moment, Place, ViewMeta};
 use crate::view::set_aside::{Redriven, SetAside, listed};
 use crate::view::state::ViewState;
 
@@ -134,6 +134,8 @@ pub(super) struct Folding<R: Runs> {
     pub(super) trouble: Option<Trouble>,
     /// Whether the rows are served: those who follow them are told what changes.
     pub(super) is_served: bool,
+    /// What handles were told of last.
+    announced: Place,
     pub(super) fold: Fold<R>,
     feed: Option<Feed>,
     pace: Pace,
@@ -148,6 +150,7 @@ impl<R: Runs> Folding<R> {
             current,
             trouble: None,
             is_served: false,
+            announced: Place::default(),
             fold,
             feed: None,
             pace: Pace::default(),
@@ -166,6 +169,7 @@ impl<R: Runs> Folding<R> {
     /// Puts the rows in the place of those that are served.
     pub(super) fn serve(&mut self) {
         self.is_served = true;
+        self.announced = self.current.meta.place();
         self.fold.state.set_rows(
             self.current.levels.clone(),
             self.current.rows,
@@ -173,8 +177,13 @@ impl<R: Runs> Folding<R> {
         );
     }
 
-    /// Says how far the rows are, which are served.
-    pub(super) fn advance(&self) {
+    /// Says how far the rows are, which are served, if they are further.
+    pub(super) fn advance(&mut self) {
+        let place = self.current.meta.place();
+        if std::mem::replace(&mut self.announced, place) == place {
+            return;
+        }
+        self.fold.state.reached(&self.current.meta);
         self.fold.state.advance(self.checkpoint(), self.current.rows, self.current.meta.beside.listed);
     }
 
@@ -347,18 +356,20 @@ impl<R: Runs> Folding<R> {
         let fingerprint = event.fingerprint();
         let meta =
             ViewMeta { checkpoint: position, digest, beside, fingerprint, ..self.current.meta.clone() };
-        let feed = self.is_served.then_some(&self.fold.state.feed);
-        let told = feed.and_then(|feed| feed.begin(self.moment()));
-        let listed = Writes::of([change]).map_err(Halt::View)?;
+        let (from, listed) = (self.moment(), Writes::of([change]).map_err(Halt::View)?);
         self.current.publish(listed, meta).map_err(Halt::View)?;
-        if let Some(feed) = feed {
-            // Who follows passes it by: it has changed no row.
-            let told = told.map(|mut told| {
-                told.push(position, Vec::new());
-                told
-            });
-            feed.publish(told, self.moment());
+        self.pass(from)
+    }
+
+    /// What was written changed no row, and is told so: durably, since the log does not say it.
+    fn pass(&self, from: Moment) -> Result<(), Halt> {
+        if !self.is_served {
+            return Ok(());
         }
+        if self.fold.state.feed.is_followed() {
+            self.current.levels.make_durable().map_err(Halt::View)?;
+        }
+        self.fold.state.feed.pass(from, self.moment());
         Ok(())
     }
 
@@ -403,10 +414,7 @@ impl<R: Runs> Folding<R> {
         (meta.turns, meta.beside) = (meta.turns.saturating_add(1), beside);
         let listed = Writes::of([change]).map_err(Halt::View)?;
         self.current.publish(listed, meta).map_err(Halt::View)?;
-        if self.is_served {
-            let feed = &self.fold.state.feed;
-            feed.publish(feed.begin(self.moment()), self.moment());
-        }
+        self.pass(self.moment())?;
         Ok(Err(cause))
     }
 
@@ -425,6 +433,10 @@ impl<R: Runs> Folding<R> {
             let meta = ViewMeta { digest, turns, beside, ..self.current.meta.clone() };
             self.current.publish(writes, meta)?;
             self.current.rows = rows;
+            if told.is_some() {
+                // The log does not say that it was redriven: who is told must not know more than is found after a crash.
+                self.current.levels.make_durable()?;
+            }
             if self.is_served {
                 self.fold.state.feed.publish(told, self.moment());
             }

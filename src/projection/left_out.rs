@@ -16,7 +16,7 @@ pub(super) struct LeftOut {
 }
 
 impl LeftOut {
-    /// As some rows say, which are from before what the fold does next, but for so many events that were redriven.
+    /// What these rows say, without the first events redriven, which the fold has applied already.
     pub(super) fn of(rows: &Version, done: u64) -> Result<Self, Error> {
         if rows.meta().beside.rows() == 0 {
             return Ok(LeftOut::default());

@@ -77,7 +77,7 @@ fn fold<R: Runs>(
     home: &ViewHome,
     (catalog, chunks): (&Arc<Catalog>, &Arc<Chunks>),
     to: Position,
-    (mut left_out, listed): (LeftOut, Vec<SetAside>),
+    (mut left_out, still_aside): (LeftOut, Vec<SetAside>),
 ) -> Result<Arc<Version>, Error> {
     let opened = home.in_memory(catalog, None)?;
     let meta = opened.levels.version().meta().clone();
@@ -93,7 +93,7 @@ fn fold<R: Runs>(
         }
         rows.advance(&mut feed, left_out.until(to), &left_out)?;
     }
-    for aside in &listed {
+    for aside in &still_aside {
         let (version, mut meta) = (rows.levels.version(), rows.meta.clone());
         let change = {
             let ViewMeta { beside, digest, .. } = &mut meta;

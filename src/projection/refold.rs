@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind};
 use crate::event::{Position, RecordedEvent};
 use crate::log::catalog::Catalog;
 use crate::log::cursor::Cursor;
+use crate::log::holds::truncated;
 use crate::log::reader::Reader;
 use crate::log::window::RANDOM;
 use crate::view::digest::Digest;
@@ -49,7 +50,7 @@ impl<P: Runs> Refolder for Source<P> {
             batch,
             cursor,
             at,
-            to: at.checkpoint,
+            to: at,
             left_out: LeftOut::default(),
         })
     }
@@ -78,7 +79,7 @@ struct Fold<P: Runs> {
     cursor: Cursor,
     at: Moment,
     /// It may fold so far.
-    to: Position,
+    to: Moment,
     /// What the view has left out on the way there.
     left_out: LeftOut,
 }
@@ -90,19 +91,26 @@ impl<P: Runs> Refold for Fold<P> {
 
     fn extend(&mut self, to: &Version) -> Result<(), Error> {
         self.left_out = LeftOut::of(to, self.at.redriven)?;
-        self.to = to.meta().checkpoint;
+        self.to = to.meta().moment();
         Ok(())
     }
 
     fn step(&mut self) -> Result<Option<EventChanges>, Error> {
         if let Some(redriven) = self.left_out.due(self.at.checkpoint) {
-            let event = Reader::new(self.catalog.clone(), RANDOM).event(redriven.position)?;
-            let rows = self.apply(&event)?;
+            let (position, log_start) = (redriven.position, self.catalog.log_start());
+            if position < log_start {
+                return Err(truncated(log_start));
+            }
+            let rows = self.apply(&Reader::new(self.catalog.clone(), RANDOM).event(position)?)?;
             self.at.redriven += 1;
-            return Ok(Some(EventChanges { at: self.at, position: redriven.position, rows }));
+            return Ok(Some(EventChanges { at: self.at, position, redriven: true, rows }));
         }
-        if self.at.checkpoint >= self.to {
+        if self.at == self.to {
             return Ok(None);
+        }
+        if self.at.checkpoint >= self.to.checkpoint {
+            let message = "the view is damaged: it has not all events that it says were redriven";
+            return Err(Error::new(ErrorKind::View, message));
         }
         self.cursor.extend();
         let event = self.cursor.next().unwrap_or_else(|| {
@@ -115,7 +123,7 @@ impl<P: Runs> Refold for Fold<P> {
             false => self.apply(&event)?,
         };
         self.at.checkpoint = position;
-        Ok(Some(EventChanges { at: self.at, position, rows }))
+        Ok(Some(EventChanges { at: self.at, position, redriven: false, rows }))
     }
 }
 

@@ -28,6 +28,8 @@ const WRITE_EVERY_BEHIND: Duration = Duration::from_secs(1);
 const WRITE_EVERY_BESIDE: Duration = Duration::from_millis(20);
 /// How often a view is made anew while it gets no further.
 const REBUILDS: u32 = 3;
+/// So many turns rows that were built wait for those served, at the most: for some 10 to 20 seconds.
+const WAITS: u32 = 500;
 /// How often the note beside the view is written while events are applied.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
 /// How often the rows are made durable while events are applied: so a loss of power costs no more than that.
@@ -60,6 +62,8 @@ pub(super) struct Run<R: Runs> {
 struct Next<R: Runs> {
     home: ViewHome,
     folding: Folding<R>,
+    /// So many turns those served were given to get to the same place.
+    waits: u32,
 }
 
 impl<R: Runs> Run<R> {
@@ -189,7 +193,8 @@ impl<R: Runs> Run<R> {
             tracing::warn!(view = &*self.state.name, %error, "the rows of an earlier generation are served no more");
             self.switch_to_own();
         }
-        let last = self.state.catalog.watermark.get();
+        let end = self.state.catalog.watermark.get();
+        let last = self.state.awaited().map_or(end, |awaited| awaited.min(end));
         if self.checkpoint() < last && !self.live && !self.is_in_trouble() {
             self.enter(ProjectionState::Rebuilding);
         }
@@ -203,7 +208,7 @@ impl<R: Runs> Run<R> {
         self.tell();
         let own = own?;
         self.show(own);
-        let beside = self.turn_beside(last);
+        let beside = self.turn_beside(end);
         self.make_durable()?;
         Ok(match (own, beside) {
             (Turn::More, _) | (_, Turn::More) => Turn::More,
@@ -219,7 +224,7 @@ impl<R: Runs> Run<R> {
 
     /// Says how far the rows are.
     fn tell(&mut self) {
-        let Some(own) = &self.own else { return };
+        let Some(own) = &mut self.own else { return };
         let checkpoint = own.checkpoint();
         if checkpoint > self.furthest {
             (self.furthest, self.rebuilds) = (checkpoint, 0);
@@ -265,6 +270,10 @@ impl<R: Runs> Run<R> {
     fn turn_beside(&mut self, last: Position) -> Turn {
         let Some(mut next) = self.next.take() else { return Turn::Idle };
         match next.folding.turn(last, WRITE_EVERY_BESIDE) {
+            Ok(Turn::Idle) if self.can_catch_up_with(&next) => {
+                next.waits += 1;
+                self.next = Some(next);
+            }
             Ok(Turn::Idle) => self.switch_to(next),
             Ok(turn) => {
                 self.state.set_building(next.folding.checkpoint());
@@ -277,6 +286,12 @@ impl<R: Runs> Run<R> {
         Turn::More
     }
 
+    /// Whether who follows the view can go on when those served have come to the same place, which they can for now.
+    fn can_catch_up_with(&self, next: &Next<R>) -> bool {
+        let is_behind = self.checkpoint() < next.folding.checkpoint();
+        is_behind && next.waits < WAITS && self.state.feed.is_followed() && !self.is_in_trouble()
+    }
+
     /// Rows that were built beside take the place of those that are served: in one step on disk, then in memory.
     fn switch_to(&mut self, next: Next<R>) {
         let durable = next.folding.current.levels.make_durable().map(drop);
@@ -285,7 +300,7 @@ impl<R: Runs> Run<R> {
         if let Err(error) = marked {
             return self.give_up(next, error);
         }
-        let Next { home, mut folding } = next;
+        let Next { home, mut folding, .. } = next;
         folding.serve();
         self.home = home;
         self.last_durable = (Instant::now(), folding.checkpoint());
@@ -297,7 +312,7 @@ impl<R: Runs> Run<R> {
 
     fn give_up(&mut self, next: Next<R>, error: Error) {
         tracing::error!(view = &*self.state.name, %error, "rows that were being built are given up");
-        let Next { home, folding } = next;
+        let Next { home, folding, .. } = next;
         drop(folding);
         self.state.set_built(Some(error));
         if let Some(Err(error)) = home.folder.as_ref().map(ViewFolder::remove) {
@@ -343,7 +358,7 @@ impl<R: Runs> Run<R> {
         let folding = Folding::new(self.fold.clone(), opened)?;
         self.state.set_built(None);
         self.state.set_building(folding.checkpoint());
-        self.next = Some(Next { home, folding });
+        self.next = Some(Next { home, folding, waits: 0 });
         Ok(())
     }
 
@@ -450,7 +465,7 @@ impl<R: Runs> Run<R> {
 
     /// The store closes, or the projection stopped: what was written is made durable.
     fn finish(mut self) {
-        if let Some(Next { home, folding }) = self.next.take() {
+        if let Some(Next { home, folding, .. }) = self.next.take() {
             drop(folding);
             if let Some(Err(error)) = home.folder.as_ref().map(ViewFolder::remove) {
                 tracing::warn!(view = &*self.state.name, %error, "could not remove rows that are not finished");

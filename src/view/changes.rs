@@ -20,10 +20,10 @@ use super::meta::Moment;
 use super::refold::Refold;
 use super::set_aside::redriven_before;
 use super::state::ViewState;
+use super::succession::Succession;
 use super::value;
 use crate::error::{Error, ErrorKind};
 use crate::event::Position;
-use crate::log::catalog::closed;
 use crate::watermark::TaskSlot;
 
 /// How many events are folded before a task lets others have its thread.
@@ -51,7 +51,8 @@ pub struct Change<K, V> {
 /// A change is given once it can be read in the view. What an event that was set aside changes is given when it is
 /// [redriven](crate::View::redrive). While the view is made anew, nothing is given twice and nothing is left out. If it comes to
 /// other rows than before, by another generation or because events that failed no longer do, the error is
-/// [`Replaced`](crate::ErrorKind::Replaced): begin again with `follow`.
+/// [`Replaced`](crate::ErrorKind::Replaced): begin again with `follow`. Who goes on from a position that was kept cannot be told
+/// of that: keep the view's [`digest`](crate::View::digest) or generation with it where that matters.
 ///
 /// Recent changes are kept in memory, within
 /// [`change_buffer_bytes`](crate::Options::change_buffer_bytes), from when somebody begins to follow. Earlier ones are found by
@@ -61,7 +62,7 @@ pub struct Change<K, V> {
 /// The projector never waits for who follows. Who is so slow that what comes next is not kept any more gets the error
 /// [`Lagged`](crate::ErrorKind::Lagged), and goes on with `changes(from)`.
 ///
-/// It ends when the store is closed, after what was applied then; and after it has given an error: that of an event that
+/// It ends when the store is closed, after what is kept in memory of what was applied then; and after it has given an error: that of an event that
 /// cannot be read, [`Stopped`](crate::ErrorKind::Stopped) when the projection has stopped or cannot apply an event of the log
 /// once more, or [`Poisoned`](crate::ErrorKind::Poisoned) when no more events will come. [`into_stream`](Changes::into_stream) is its form
 /// for async code.
@@ -98,8 +99,10 @@ pub struct Changes<K, V> {
     part: Part,
     /// All up to here was given, or is at hand.
     seen: Moment,
-    /// Tells the rows from others that take their place.
-    replaced: u64,
+    /// Events in their turn up to here are passed by.
+    after: Position,
+    /// Tells the rows from others.
+    set: u64,
     at_hand: Option<AtHand>,
     source: Source,
     ended: bool,
@@ -132,25 +135,27 @@ enum Step {
 impl<K, V> Changes<K, V> {
     pub(super) fn after(state: Arc<ViewState>, part: Part, after: Position) -> Self {
         state.feed.join();
-        let Ok((version, replaced)) = state.followed_rows() else {
-            let (seen, replaced) = (Moment { checkpoint: after, redriven: 0 }, state.feed.replaced());
-            return Self::starting(state, part, seen, replaced, None);
+        let Ok((version, set, _)) = state.followed_rows() else {
+            let (seen, set) = (Moment { checkpoint: after, redriven: 0 }, state.feed.set().0);
+            return Self::starting(state, part, after, (seen, set), None);
         };
-        // Rows that cannot be read are met again.
-        let redriven = redriven_before(&version, after).unwrap_or_default();
-        let seen = Moment { checkpoint: after, redriven };
+        let redriven = redriven_before(&version, after).map_err(|error| state.met(error));
+        let seen = Moment { checkpoint: after, redriven: redriven.unwrap_or_default() };
+        // Where the view is not there yet, what is redriven on the way is new.
+        let seen = seen.min(version.meta().moment());
         let is_own = version.meta().generation == state.generation;
         let base = (is_own && version.meta().moment() <= seen).then_some(version);
-        Self::starting(state, part, seen, replaced, base)
+        Self::starting(state, part, after, (seen, set), base)
     }
 
     /// Those after the rows there are now.
     pub(super) fn from_now(state: Arc<ViewState>, part: Part) -> Result<(Arc<Version>, Self), Error> {
         state.feed.join();
         match state.followed_rows() {
-            Ok((version, replaced)) => {
+            Ok((version, set, _)) => {
                 let seen = version.meta().moment();
-                let changes = Self::starting(state, part, seen, replaced, Some(version.clone()));
+                let changes =
+                    Self::starting(state, part, seen.checkpoint, (seen, set), Some(version.clone()));
                 Ok((version, changes))
             }
             Err(error) => {
@@ -163,29 +168,27 @@ impl<K, V> Changes<K, V> {
     fn starting(
         state: Arc<ViewState>,
         part: Part,
-        seen: Moment,
-        replaced: u64,
+        after: Position,
+        (seen, set): (Moment, u64),
         base: Option<Arc<Version>>,
     ) -> Self {
         let source = match state.feed.reaches_back_to(seen) {
             true => Source::Live,
             false => Source::CatchingUp { base, fold: None },
         };
-        Changes { state, part, seen, replaced, at_hand: None, source, ended: false, types: PhantomData }
+        Changes { state, part, seen, after, set, at_hand: None, source, ended: false, types: PhantomData }
     }
 
     /// The position to go on after with [`changes`](crate::View::changes): all that became of the rows up to it was given. Keep
-    /// it with what is made of the changes, and nothing is missed, whatever crashes. Nothing is repeated but what was
+    /// it with what is made of the changes, and nothing is missed, whatever crashes. Between two changes of one event it is
+    /// that before the event, which is then given whole. Besides that, nothing is repeated but what was
     /// [redriven](crate::View::redrive) while the view was at this very position: it is given again, with the same values.
     #[must_use]
     pub fn checkpoint(&self) -> Position {
-        let Some(at_hand) = &self.at_hand else { return self.seen.checkpoint };
-        let mut rest = at_hand.event.rows.iter().skip(at_hand.next);
-        let in_its_turn = at_hand.event.position == at_hand.event.at.checkpoint;
-        match in_its_turn && rest.any(|row| row.part == self.part) {
-            true => self.seen.checkpoint.previous(),
-            false => self.seen.checkpoint,
-        }
+        let seen = self.seen.checkpoint.max(self.after);
+        let Some(AtHand { event, next }) = &self.at_hand else { return seen };
+        let is_in_part = event.rows.iter().skip(*next).any(|row| row.part == self.part);
+        if is_in_part && !event.redriven { event.position.previous() } else { seen }
     }
 
     /// The same changes as a [`Stream`], woken without a thread of its own. Folding happens where it is polled.
@@ -205,12 +208,13 @@ impl<K, V> Changes<K, V> {
         if !matches!(self.source, Source::Live) {
             return self.catch_up(next);
         }
-        match self.state.feed.after(self.replaced, self.seen) {
+        match self.state.feed.after(self.set, self.seen) {
             Taken::Event(event) => self.take(event),
             Taken::Nothing { to } => {
                 self.seen = self.seen.max(to);
                 Step::Wait(next)
             }
+            Taken::Open => Step::Wait(next),
             Taken::Gone => Step::Failed(lagged(&self.state.name, self.checkpoint())),
             Taken::Replaced => Step::Failed(replaced(&self.state.name)),
         }
@@ -230,7 +234,9 @@ impl<K, V> Changes<K, V> {
 
     fn take(&mut self, event: Arc<EventChanges>) -> Step {
         self.seen = event.at;
-        self.at_hand = Some(AtHand { event, next: 0 });
+        if event.redriven || event.position > self.after {
+            self.at_hand = Some(AtHand { event, next: 0 });
+        }
         Step::Again
     }
 
@@ -244,32 +250,35 @@ impl<K, V> Changes<K, V> {
             Some(fold) => fold,
             none => match self.state.refolder() {
                 Some(refolder) => none.insert(refolder.start(base.clone())),
-                None => return Step::Failed(closed()),
+                None => return Step::Failed(self.state.ended()),
             },
         };
-        let stepped = match fold.step() {
-            Ok(None) => go_further(&self.state, self.replaced, fold.as_mut(), next).map(Err),
-            stepped => stepped.map(Ok),
-        };
-        match stepped {
-            Ok(Ok(Some(event))) if event.at > self.seen => self.take(Arc::new(event)),
-            Ok(Ok(_)) => Step::Again,
-            Ok(Err(step)) => step,
-            // The rows it began with are not to be read any more: the log has them all.
-            Err(error) if error.kind() == ErrorKind::View && base.is_some() => {
-                drop(self.state.met(error));
-                self.source = Source::CatchingUp { base: None, fold: None };
-                Step::Again
-            }
-            Err(error) => Step::Failed(error),
+        match fold.step() {
+            Ok(Some(event)) if event.at > self.seen => self.take(Arc::new(event)),
+            Ok(Some(_)) => Step::Again,
+            Ok(None) => match go_further(&self.state, self.set, fold.as_mut(), next) {
+                Ok(step) => step,
+                Err(error) => self.begin_anew(error),
+            },
+            Err(error) => self.begin_anew(error),
         }
     }
 
-    /// No more will come. What it held is let go.
+    /// The rows that a fold began with may not be to be read any more: the log has them all.
+    fn begin_anew(&mut self, error: Error) -> Step {
+        let has_base = matches!(self.source, Source::CatchingUp { base: Some(_), .. });
+        let error = self.state.met(error);
+        if error.kind() != ErrorKind::View || !has_base {
+            return Step::Failed(error);
+        }
+        self.source = Source::CatchingUp { base: None, fold: None };
+        Step::Again
+    }
+
+    /// No more will come. What is at hand stays, for the checkpoint.
     fn end(&mut self) {
         if !std::mem::replace(&mut self.ended, true) {
             self.source = Source::Live;
-            self.at_hand = None;
             self.state.feed.leave();
         }
     }
@@ -293,14 +302,15 @@ impl<K, V> Changes<K, V> {
 }
 
 /// A fold that has come to its end may go on to where the rows are now.
-fn go_further(state: &ViewState, known: u64, fold: &mut dyn Refold, next: Position) -> Result<Step, Error> {
+fn go_further(state: &ViewState, set: u64, fold: &mut dyn Refold, next: Position) -> Result<Step, Error> {
     // There are none for the moment, or no more: whoever waits is told.
-    let Ok((rows, now)) = state.followed_rows() else { return Ok(Step::Wait(next)) };
+    let Ok((rows, now, known)) = state.followed_rows() else { return Ok(Step::Wait(next)) };
     let meta = rows.meta();
-    if now != known {
+    if now != set {
         return Ok(Step::Failed(replaced(&state.name)));
     }
-    if meta.generation != state.generation || meta.moment() <= fold.moment() {
+    let is_further = meta.generation == state.generation && meta.moment() > fold.moment();
+    if known == Succession::Open || !is_further {
         return Ok(Step::Wait(next));
     }
     fold.extend(&rows).map(|()| Step::Again)
@@ -348,10 +358,12 @@ impl<K: Key, V: DeserializeOwned> Changes<K, V> {
     }
 
     fn give(&mut self, position: Position, row: &RowChange) -> Option<Result<Change<K, V>, Error>> {
-        match self.decode(position, row) {
-            Ok(change) => Some(Ok(change)),
-            Err(error) => self.fail(error),
+        let decoded = self.decode(position, row);
+        if let (Err(_), Some(at_hand)) = (&decoded, &mut self.at_hand) {
+            // It was not given.
+            at_hand.next = at_hand.next.saturating_sub(1);
         }
+        decoded.map_or_else(|error| self.fail(error), |change| Some(Ok(change)))
     }
 
     fn decode(&self, position: Position, row: &RowChange) -> Result<Change<K, V>, Error> {

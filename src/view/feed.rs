@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::layout::Part;
 use super::meta::Moment;
+use super::succession::Succession;
 use crate::event::Position;
 
 /// What an entry takes besides its bytes, about.
@@ -28,6 +29,7 @@ pub(crate) struct EventChanges {
     pub(crate) at: Moment,
     /// The event's own position: one that was redriven was before.
     pub(crate) position: Position,
+    pub(crate) redriven: bool,
     pub(crate) rows: Vec<RowChange>,
 }
 
@@ -59,18 +61,18 @@ impl Recent {
     /// Adds what the event after the last one changed.
     pub(crate) fn push(&mut self, position: Position, rows: Vec<RowChange>) {
         self.to.checkpoint = position;
-        self.push_at(position, rows);
+        self.push_at(position, false, rows);
     }
 
     /// Adds what an event changed that was set aside.
     pub(crate) fn push_redriven(&mut self, position: Position, rows: Vec<RowChange>) {
         self.to.redriven += 1;
-        self.push_at(position, rows);
+        self.push_at(position, true, rows);
     }
 
-    fn push_at(&mut self, position: Position, rows: Vec<RowChange>) {
+    fn push_at(&mut self, position: Position, redriven: bool, rows: Vec<RowChange>) {
         if !rows.is_empty() {
-            self.add(Arc::new(EventChanges { at: self.to, position, rows }));
+            self.add(Arc::new(EventChanges { at: self.to, position, redriven, rows }));
         }
     }
 
@@ -121,8 +123,10 @@ pub(crate) enum Taken {
     },
     /// It is not kept any more, or was not at all.
     Gone,
-    /// It is of other rows.
+    /// Other rows have taken the place of those that were followed.
     Replaced,
+    /// Some have, of which it is not known yet whether they are the same.
+    Open,
 }
 
 /// What the projector gives to those who follow a view. It writes what it wrote to the view, and waits for nobody.
@@ -136,8 +140,10 @@ struct Inner {
     followers: usize,
     /// The batch that the projector is at was begun while nobody followed: what it changes will not be told.
     untold: bool,
-    /// How often other rows took the place of those that were followed.
-    replaced: u64,
+    /// Counts the sets of rows that are not the same.
+    set: u64,
+    /// It is not known yet whether the set is another one: nothing is told.
+    open: bool,
     recent: Recent,
 }
 
@@ -145,7 +151,7 @@ impl Feed {
     /// A feed that keeps so many bytes.
     pub(crate) fn new(limit: usize) -> Self {
         let recent = Recent::new(Moment::default(), limit);
-        Feed { inner: Mutex::new(Inner { followers: 0, untold: false, replaced: 0, recent }) }
+        Feed { inner: Mutex::new(Inner { followers: 0, untold: false, set: 0, open: false, recent }) }
     }
 
     /// One more follows, until it [leaves](Self::leave).
@@ -178,32 +184,53 @@ impl Feed {
         }
     }
 
-    /// The view was put back, or on: to these rows, or to others.
-    pub(crate) fn restart(&self, at: Moment, others: bool) {
+    /// What was written has changed no row.
+    pub(crate) fn pass(&self, from: Moment, to: Moment) {
+        let told = self.begin(from).map(|mut told| {
+            told.to = to;
+            told
+        });
+        self.publish(told, to);
+    }
+
+    /// Other rows are in the place of those before.
+    pub(crate) fn restart(&self, at: Moment, succession: Succession) {
         let mut inner = self.lock();
         inner.untold = false;
-        inner.replaced += u64::from(others);
         inner.restart(at);
+        inner.find(succession);
     }
 
-    /// Tells the rows that are followed from others that take their place.
-    pub(crate) fn replaced(&self) -> u64 {
-        self.lock().replaced
+    /// Of rows that had been behind, this is known now.
+    pub(crate) fn find(&self, succession: Succession) {
+        self.lock().find(succession);
     }
 
-    /// What comes after a moment of the rows. An answer other than `Gone` lasts: a follower that keeps up misses nothing.
-    pub(crate) fn after(&self, replaced: u64, seen: Moment) -> Taken {
+    /// Whether anybody is told.
+    pub(crate) fn is_followed(&self) -> bool {
+        self.lock().followers > 0
+    }
+
+    /// What tells the rows from others, and whether that is known.
+    pub(crate) fn set(&self) -> (u64, Succession) {
         let inner = self.lock();
-        match inner.replaced == replaced {
-            true => inner.recent.after(seen),
+        (inner.set, if inner.open { Succession::Open } else { Succession::Same })
+    }
+
+    /// What comes after a moment of a set of rows. As long as they are served, who keeps up misses nothing.
+    pub(crate) fn after(&self, set: u64, seen: Moment) -> Taken {
+        let inner = self.lock();
+        match inner.set == set {
             false => Taken::Replaced,
+            true if inner.open => Taken::Open,
+            true => inner.recent.after(seen),
         }
     }
 
     /// Whether everything after a moment is here and will be, as long as there is room.
     pub(crate) fn reaches_back_to(&self, seen: Moment) -> bool {
         let inner = self.lock();
-        !inner.untold && inner.recent.from <= seen
+        !inner.untold && !inner.open && inner.recent.from <= seen
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -212,6 +239,11 @@ impl Feed {
 }
 
 impl Inner {
+    fn find(&mut self, succession: Succession) {
+        self.set += u64::from(succession == Succession::Others);
+        self.open = succession == Succession::Open;
+    }
+
     /// Of what came before, nothing is known.
     fn restart(&mut self, at: Moment) {
         self.recent = Recent::new(at, self.recent.limit);
@@ -235,7 +267,7 @@ mod tests {
         match feed.after(0, at(after)) {
             Taken::Event(event) => Ok(event.position.get()),
             Taken::Nothing { to } => Err(Some(to.checkpoint.get())),
-            Taken::Gone | Taken::Replaced => Err(None),
+            Taken::Gone | Taken::Replaced | Taken::Open => Err(None),
         }
     }
 
@@ -260,7 +292,7 @@ mod tests {
         let found: Vec<_> = (1..=9).map(|after| next(&feed, after)).collect();
         let nothing = Err(Some(9));
         assert_eq!(found, [Err(None), Ok(3), Ok(5), Ok(5), Ok(7), Ok(7), nothing, nothing, nothing]);
-        feed.restart(at(4), false);
+        feed.restart(at(4), Succession::Same);
         assert_eq!((next(&feed, 3), next(&feed, 9)), (Err(None), Err(Some(4))));
         feed.leave();
         publish(&feed, 4, &[(5, 1)], 5);
@@ -308,9 +340,11 @@ mod tests {
         let feed = Feed::new(1 << 20);
         feed.join();
         publish(&feed, 0, &[(1, 10)], 1);
-        feed.restart(at(0), true);
+        feed.restart(at(0), Succession::Open);
+        assert!(matches!(feed.after(0, at(0)), Taken::Open) && !feed.reaches_back_to(at(0)));
+        feed.find(Succession::Others);
         publish(&feed, 0, &[(1, 10)], 1);
         assert!(matches!(feed.after(0, at(0)), Taken::Replaced));
-        assert!(matches!(feed.after(feed.replaced(), at(0)), Taken::Event(_)));
+        assert!(matches!(feed.after(feed.set().0, at(0)), Taken::Event(_)));
     }
 }

@@ -195,7 +195,8 @@ impl<K: Key, V: Serialize + DeserializeOwned> View<K, V> {
     }
 
     /// What becomes of the rows from now on, after the events up to a position: see [`Changes`].
-    /// What was [redriven](View::redrive) while the view was at this very position is given, too.
+    /// What was [redriven](View::redrive) while the view was at this very position is given, too. Whether the view was made
+    /// anew since with other rows, as after its `GENERATION` was raised, a position does not tell.
     pub fn changes(&self, after: Position) -> Changes<K, V> {
         Changes::after(self.state.clone(), self.part, after)
     }

@@ -70,16 +70,6 @@ impl ViewMeta {
         Moment { checkpoint: self.checkpoint, redriven: self.beside.redriven }
     }
 
-    /// Whether followers of these rows can go on with others, as far as is known. Which events were set aside and redriven
-    /// is not what the log alone says: where there are such events, only the same digest tells.
-    pub(crate) fn is_continued_by(&self, others: &ViewMeta) -> bool {
-        self.generation == others.generation
-            && match self.checkpoint == others.checkpoint {
-                true => self.digest == others.digest,
-                false => self.beside.rows() == 0 && others.beside.rows() == 0,
-            }
-    }
-
     pub(crate) fn place(&self) -> Place {
         Place { checkpoint: self.checkpoint, turns: self.turns }
     }

@@ -45,6 +45,7 @@ pub(crate) mod sled_rows;
 pub(crate) mod snapshot;
 pub(crate) mod state;
 pub(crate) mod status;
+pub(crate) mod succession;
 mod time_key;
 pub(crate) mod value;
 pub(crate) mod verify;

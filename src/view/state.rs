@@ -13,6 +13,7 @@ use super::levels::{Levels, Version};
 use super::meta::{Moment, ViewMeta};
 use super::refold::Refolder;
 use super::status::{ProjectionState, ViewDigest, ViewStatus};
+use super::succession::{Predecessor, Succession};
 use super::verify::Prove;
 use crate::error::{Error, ErrorKind};
 use crate::event::Position;
@@ -39,8 +40,8 @@ pub(crate) struct ViewState {
     /// The same for those who hold the rows against the log.
     prover: Mutex<Option<Arc<dyn Prove>>>,
     row_count: AtomicU64,
-    /// What the rows that are served, or were last, said of themselves when others took their place.
-    last_served: Mutex<Option<ViewMeta>>,
+    /// Whose place the rows have taken.
+    predecessor: Mutex<Predecessor>,
     /// None between the end of one set of rows and the start of the next, and after the store was closed.
     levels: RwLock<Option<Sets>>,
     /// What handles ask of the projector.
@@ -119,7 +120,7 @@ impl ViewState {
             refolder: Mutex::default(),
             prover: Mutex::default(),
             row_count: AtomicU64::new(0),
-            last_served: Mutex::default(),
+            predecessor: Mutex::default(),
             levels: RwLock::default(),
             inbox: Inbox::default(),
             condition: Mutex::new(condition),
@@ -135,13 +136,13 @@ impl ViewState {
         self.sets().map(|sets| sets.served.version())
     }
 
-    /// The same, and what tells them from others that take their place.
-    pub(crate) fn followed_rows(&self) -> Result<(Arc<Version>, u64), Error> {
+    /// The same, with what tells them from others, and whether that is known.
+    pub(crate) fn followed_rows(&self) -> Result<(Arc<Version>, u64, Succession), Error> {
+        // Rows and number change together, under this lock.
         let levels = self.levels.read().unwrap_or_else(PoisonError::into_inner);
-        let replaced = self.feed.replaced();
-        let served = levels.as_ref().map(|sets| sets.served.version());
+        let (served, (set, known)) = (levels.as_ref().map(|sets| sets.served.version()), self.feed.set());
         drop(levels);
-        served.map_or_else(|| self.rows(), Ok).map(|version| (version, replaced))
+        served.map(|version| (version, set, known)).ok_or_else(|| self.no_rows())
     }
 
     /// The rows of the projection's own generation.
@@ -151,12 +152,17 @@ impl ViewState {
 
     fn sets(&self) -> Result<Sets, Error> {
         let sets = self.levels.read().unwrap_or_else(PoisonError::into_inner).clone();
-        sets.ok_or_else(|| match self.state() {
+        sets.ok_or_else(|| self.no_rows())
+    }
+
+    /// Why there is nothing to read.
+    fn no_rows(&self) -> Error {
+        match self.state() {
             ProjectionState::Stopped { position, cause } => self.stopped(position, &cause),
             ProjectionState::Dropped => self.dropped(),
             _ if self.catalog.is_closed() => closed(),
             _ => Error::new(ErrorKind::View, format!("view {} is being set up anew; try again", self.name)),
-        })
+        }
     }
 
     /// Makes the rows durable. Returns their checkpoint: others may be put in place meanwhile.
@@ -227,23 +233,40 @@ impl ViewState {
 
     fn put(&self, sets: Option<Sets>, checkpoint: Position, rows: u64) {
         drop(self.take_damage());
-        let others = sets.as_ref().map(|sets| sets.served.version().meta().clone());
-        let at = others.as_ref().map_or(Moment::default(), ViewMeta::moment);
+        let rows_now = sets.as_ref().map(|sets| sets.served.version().meta().clone());
         let mut levels = self.levels.write().unwrap_or_else(PoisonError::into_inner);
-        let mut last = self.last_served.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(before) = std::mem::replace(&mut *levels, sets) {
-            *last = Some(before.served.version().meta().clone());
+        let before = std::mem::replace(&mut *levels, sets);
+        let mut predecessor = self.predecessor();
+        if let Some(before) = &before {
+            predecessor.left(before.served.version().meta().clone());
         }
-        let goes_on = match (&*last, &others) {
-            (Some(last), Some(others)) => last.is_continued_by(others),
-            _ => true,
-        };
-        // Under both locks: who follows these rows knows them from the others.
-        self.feed.restart(at, !goes_on);
-        drop((last, levels));
+        match &rows_now {
+            Some(rows) => self.feed.restart(rows.moment(), predecessor.succeeded_by(rows)),
+            None => self.feed.restart(Moment::default(), Succession::Open),
+        }
+        drop((predecessor, levels));
+        // Closing what was served takes a while.
+        drop(before);
         self.row_count.store(rows, Ordering::Release);
         self.checkpoint.reset(checkpoint);
-        self.published.count();
+        self.published.raise();
+    }
+
+    /// Rows that have taken the place of others are to be looked at, before any event after this is applied.
+    pub(crate) fn awaited(&self) -> Option<Position> {
+        self.predecessor().awaited()
+    }
+
+    /// The rows that are served have come so far.
+    pub(crate) fn reached(&self, rows: &ViewMeta) {
+        if let Some(succession) = self.predecessor().reached_by(rows) {
+            self.feed.find(succession);
+            self.published.raise();
+        }
+    }
+
+    fn predecessor(&self) -> MutexGuard<'_, Predecessor> {
+        self.predecessor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn set_refolder(&self, refolder: Arc<dyn Refolder>) {
@@ -314,7 +337,7 @@ impl ViewState {
         self.row_count.store(count, Ordering::Release);
         self.condition().set_aside = set_aside;
         self.checkpoint.advance(checkpoint);
-        self.published.count();
+        self.published.raise();
     }
 
     pub(crate) fn row_count(&self) -> u64 {
@@ -423,7 +446,7 @@ impl ViewState {
     }
 
     /// Why the projector answers no more.
-    fn ended(&self) -> Error {
+    pub(crate) fn ended(&self) -> Error {
         match self.state() {
             ProjectionState::Stopped { position, cause } => self.stopped(position, &cause),
             ProjectionState::Dropped => self.dropped(),

@@ -2,19 +2,21 @@
 //! rows that take the place of others.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 
 use everfold::{
-    ApplyError, Changes, ErrorKind, Event, Expected, MemoryStorage, OnError, Options, Position, Projection,
-    ProjectionOptions, RecordedEvent, Store, View, ViewBatch,
+    ApplyError, Batch, Changes, ErrorKind, Event, Expected, MemoryStorage, OnError, Options, Position,
+    Projection, ProjectionOptions, RecordedEvent, Retention, Store, View, ViewBatch,
 };
 use futures_core::Stream as _;
 
 use crate::block_on::block_on;
 use crate::life::{self, Counts, Gate, LONG};
+use crate::purchases;
 
 /// What was written to each stream, one text after the other. A text in capitals fails until it is mended.
 #[derive(Clone, Default)]
@@ -111,16 +113,20 @@ fn a_redrive_wakes_whoever_waits() {
     texts.mend(true);
     let mut blocking = view.follow().unwrap().1;
     let stream = view.follow().unwrap().1.into_stream();
-    let task = std::thread::spawn(move || {
+    let (told, changes) = mpsc::channel();
+    let by_task = told.clone();
+    std::thread::spawn(move || {
         let mut stream = pin!(stream);
-        block_on(poll_fn(|cx| stream.as_mut().poll_next(cx))).unwrap().unwrap()
+        by_task.send(block_on(poll_fn(|cx| stream.as_mut().poll_next(cx)))).unwrap();
     });
-    let thread = std::thread::spawn(move || blocking.next().unwrap().unwrap());
+    std::thread::spawn(move || told.send(blocking.next()).unwrap());
     // Both sleep by now, if they are ever to.
     std::thread::sleep(std::time::Duration::from_millis(20));
     assert_eq!(view.redrive_all().unwrap(), 1);
-    assert_eq!(plain(&task.join().unwrap()), "2: a -> aA");
-    assert_eq!(plain(&thread.join().unwrap()), "2: a -> aA");
+    for _ in 0..2 {
+        let change = changes.recv_timeout(LONG).unwrap().unwrap().unwrap();
+        assert_eq!(plain(&change), "2: a -> aA");
+    }
 }
 
 #[test]
@@ -192,7 +198,7 @@ fn an_event_that_the_view_has_applied_and_a_fold_of_the_log_cannot_is_an_error()
     texts.mend(false);
     let mut changes = view.changes(Position::START);
     assert_eq!(told(&mut changes, 3), ["1:  -> a", "3:  -> b", "5: a -> aa"]);
-    let error = changes.next().unwrap().unwrap_err();
+    let error = changes.next_timeout(LONG).unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Stopped { position: Position::new(2) });
     assert!(error.to_string().contains("though the view has applied it"), "{error}");
     assert!(changes.next().is_none());
@@ -213,7 +219,7 @@ fn a_rebuild_that_comes_to_the_same_rows_is_not_told_and_one_that_comes_to_other
     texts.mend(true);
     view.rebuild().unwrap();
     view.wait_built(LONG).unwrap();
-    let error = live.next().unwrap().unwrap_err();
+    let error = live.next_timeout(LONG).unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Replaced);
     assert!(error.to_string().contains("`follow`"), "{error}");
     let (snapshot, mut live) = view.follow().unwrap();
@@ -245,8 +251,110 @@ fn who_follows_an_earlier_generation_is_told_when_its_successor_takes_its_place(
     }
     gate.open_to(u64::MAX);
     for changes in [&mut live, &mut resumed] {
-        assert_eq!(changes.next().unwrap().unwrap_err().kind(), ErrorKind::Replaced);
+        assert_eq!(changes.next_timeout(LONG).unwrap().unwrap_err().kind(), ErrorKind::Replaced);
     }
     let (snapshot, _) = view.follow().unwrap();
     assert_eq!(snapshot.iter().map(Result::unwrap).collect::<BTreeMap<_, _>>(), life::fold(&store, last, 2));
+}
+
+#[test]
+fn what_is_redriven_before_the_view_has_come_to_a_position_is_given_to_who_goes_on_after_it() {
+    let store = Options::new().open_memory(&MemoryStorage::new()).unwrap();
+    let texts = Texts::default();
+    let view = texts.project(&store);
+    write(&store, &view, "aAb");
+    view.pause().unwrap();
+    for text in ["a", "b", "a"] {
+        store.append(text, Expected::Any, [Event::raw("written", text)]).unwrap();
+    }
+    let mut changes = view.changes(Position::new(5));
+    texts.mend(true);
+    assert_eq!(view.redrive_all().unwrap(), 1);
+    assert_eq!(told(&mut changes, 1), ["2: a -> aA"]);
+    assert_eq!(changes.checkpoint(), Position::new(5), "that of who began there");
+    view.resume().unwrap();
+    assert_eq!(told(&mut changes, 1), ["6: aAa -> aAaa"], "the fourth and fifth are not after the fifth");
+    no_more(&mut changes);
+}
+
+#[test]
+fn who_was_told_of_a_redrive_finds_it_after_a_crash() {
+    let home = tempfile::tempdir().unwrap();
+    let store = Options::new().open(home.path()).unwrap();
+    let texts = Texts::default();
+    let view = texts.project(&store);
+    let (_, mut live) = view.follow().unwrap();
+    write(&store, &view, "aAAa");
+    texts.mend(true);
+    view.redrive(Position::new(3)).unwrap();
+    assert_eq!(told(&mut live, 3), ["1:  -> a", "4: a -> aa", "3: aa -> aaA"]);
+
+    let left = purchases::image(home.path());
+    let after = Options::new().open(left.path()).unwrap();
+    let view = texts.project(&after);
+    view.wait_for(after.watermark(), LONG).unwrap();
+    let aside: Vec<_> = view.set_aside().unwrap().iter().map(|event| event.position.get()).collect();
+    assert_eq!((aside, view.get(&"a".into()).unwrap()), (vec![2], Some("aaA".into())));
+}
+
+/// A view on disk whose rows are damaged while it is followed, and made anew: by a projection that is mended or not.
+fn made_anew(mended: bool) -> Option<ErrorKind> {
+    let home = tempfile::tempdir().unwrap();
+    let options = Options::new().view_cache_bytes(1 << 20).view_memory_bytes(16 << 10);
+    let store = options.open(home.path()).unwrap();
+    let texts = Texts::default();
+    let view = texts.project(&store);
+    for n in 0..16 {
+        let event = |m: u32| Event::raw("written", format!("{n}-{m} ").repeat(1000));
+        let batch = (0..100).fold(Batch::new(), |batch, m| batch.event(format!("stream-{n}-{m}"), event(m)));
+        store.append_batch(batch).unwrap();
+    }
+    write(&store, &view, "aA");
+    let (_, mut live) = view.follow().unwrap();
+    view.sync().unwrap();
+    let db = home.path().join("views/texts/1/db");
+    let noise: Vec<u8> = (0..fs::metadata(&db).unwrap().len())
+        .map(|at| (at.wrapping_mul(167) >> 3).to_le_bytes()[0])
+        .collect();
+    fs::write(&db, noise).unwrap();
+    texts.mend(mended);
+    assert!(view.iter().any(|row| row.is_err()), "rows are read from the file");
+    life::until("the view is made anew", || view.status().rebuilt_because.is_some());
+    write(&store, &view, "b");
+    let next = live.next_timeout(LONG).unwrap();
+    next.map(|change| assert_eq!(plain(&change), "1603:  -> b")).err().map(|error| error.kind())
+}
+
+#[test]
+fn who_follows_a_view_that_is_made_anew_goes_on_if_it_comes_to_the_same_and_else_is_told() {
+    assert_eq!(made_anew(false), None);
+    assert_eq!(made_anew(true), Some(ErrorKind::Replaced));
+}
+
+#[test]
+fn a_rebuild_of_what_retention_has_left_is_of_other_rows() {
+    let store = life::small().open_memory(&MemoryStorage::new()).unwrap();
+    let view = store.project(FromWhatIsLeft).unwrap();
+    let last = life::append(&store, 2000);
+    view.wait_for(last, LONG).unwrap();
+    let (_, mut live) = view.follow().unwrap();
+    assert!(store.retain(&Retention::new().before(last).without_view("left")).unwrap().segments > 0);
+    view.rebuild().unwrap();
+    view.wait_built(LONG).unwrap();
+    assert_eq!(live.next_timeout(LONG).unwrap().unwrap_err().kind(), ErrorKind::Replaced);
+}
+
+/// Counts the events of each stream, of those that are left.
+struct FromWhatIsLeft;
+
+impl Projection for FromWhatIsLeft {
+    const NAME: &'static str = "left";
+    const GENERATION: u32 = 1;
+    const FROM_LOG_START: bool = true;
+    type Key = String;
+    type Value = u64;
+
+    fn apply(&self, e: &RecordedEvent, view: &mut ViewBatch<String, u64>) -> Result<(), ApplyError> {
+        view.update(e.stream().to_owned(), |count| Some(count.unwrap_or(0) + 1))
+    }
 }

@@ -35,7 +35,11 @@ impl Tree {
         }
         for name in String::from_utf8_lossy(&listed.stdout).split('\0').filter(|name| !name.is_empty()) {
             let (from, to) = (source.join(name), root.join(name));
-            let Ok(bytes) = fs::read(&from) else { continue };
+            let Ok(mut bytes) = fs::read(&from) else { continue };
+            if name == "Cargo.toml" {
+                // It may lie in the folder of another package, whose workspace it is not of.
+                bytes.extend_from_slice(b"\n[workspace]\n");
+            }
             // What is the same keeps its time, and is not built again.
             if fs::read(&to).is_ok_and(|there| there == bytes) {
                 continue;
