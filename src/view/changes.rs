@@ -62,10 +62,10 @@ pub struct Change<K, V> {
 /// The projector never waits for who follows. Who is so slow that what comes next is not kept any more gets the error
 /// [`Lagged`](crate::ErrorKind::Lagged), and goes on with `changes(from)`.
 ///
-/// It ends when the store is closed, after what is kept in memory of what was applied then; and after it has given an error: that of an event that
-/// cannot be read, [`Stopped`](crate::ErrorKind::Stopped) when the projection has stopped or cannot apply an event of the log
-/// once more, or [`Poisoned`](crate::ErrorKind::Poisoned) when no more events will come. [`into_stream`](Changes::into_stream) is its form
-/// for async code.
+/// It ends when the store is closed, after what is kept in memory of what was applied then; and after it has given an
+/// error: that of an event that cannot be read, [`Stopped`](crate::ErrorKind::Stopped) when the projection has stopped
+/// or cannot apply an event of the log once more, or [`Poisoned`](crate::ErrorKind::Poisoned) when no more events will
+/// come. [`into_stream`](Changes::into_stream) is its form for async code.
 ///
 /// ```
 /// use std::time::Duration;
