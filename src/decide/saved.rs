@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  0 "EVFOSTAT"            8 format u32 (1)      12 generation u32      16 store id (16)
-//! 32 states u32           36 name length u32     40 name …
+//! 32 states u32           36 name length u32     40 name, and the decider's type …
 //!    · states, those used last first: length u32, bincode of (head, state) … · crc u32 of all before
 //!
 //! head: (stream, alternatives of the query, if it is one: (types, tags, stream) …,
@@ -32,10 +32,10 @@ const NAME: usize = 40;
 pub(super) const OVERHEAD: usize = NAME + 4;
 
 /// Whose states they are.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Owner<'a> {
+#[derive(Clone, Debug)]
+pub(super) struct Owner {
     pub(super) store_id: Uuid,
-    pub(super) name: &'a str,
+    pub(super) name: String,
     pub(super) generation: u32,
 }
 
@@ -85,7 +85,7 @@ pub(super) struct File {
 }
 
 impl File {
-    pub(super) fn new(owner: &Owner<'_>) -> Self {
+    pub(super) fn new(owner: &Owner) -> Self {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&FORMAT.to_le_bytes());
         bytes.extend_from_slice(&owner.generation.to_le_bytes());
@@ -125,7 +125,7 @@ impl File {
 }
 
 /// The states in a file, in order. `None`: these are not the bytes of one, or it is another one's.
-pub(super) fn states<'a>(bytes: &'a [u8], owner: &Owner<'_>) -> Option<Vec<&'a [u8]>> {
+pub(super) fn states<'a>(bytes: &'a [u8], owner: &Owner) -> Option<Vec<&'a [u8]>> {
     let end = bytes.len().checked_sub(4)?;
     if crc32fast::hash(bytes.get(..end)?) != u32_at(bytes, end)? {
         return None;
@@ -152,7 +152,9 @@ pub(super) fn states<'a>(bytes: &'a [u8], owner: &Owner<'_>) -> Option<Vec<&'a [
 mod tests {
     use super::*;
 
-    const OWNER: Owner<'_> = Owner { store_id: Uuid::from_u128(7), name: "bank", generation: 3 };
+    fn owner() -> Owner {
+        Owner { store_id: Uuid::from_u128(7), name: "bank".into(), generation: 3 }
+    }
 
     fn entry(state: &str) -> Entry<String> {
         let last = LastFolded {
@@ -170,7 +172,7 @@ mod tests {
     }
 
     fn file() -> Vec<u8> {
-        let mut file = File::new(&OWNER);
+        let mut file = File::new(&owner());
         for (boundary, state) in boundaries().iter().zip(["one", "two"]) {
             assert!(file.push(&encode(boundary, &entry(state)).unwrap(), 1 << 10));
         }
@@ -180,7 +182,7 @@ mod tests {
     #[test]
     fn states_come_back_with_what_they_are_of() {
         let bytes = file();
-        let found = states(&bytes, &OWNER).unwrap();
+        let found = states(&bytes, &owner()).unwrap();
         assert_eq!(found.len(), 2);
         for ((bytes, boundary), state) in found.into_iter().zip(boundaries()).zip(["one", "two"]) {
             let (of, found) = decode::<String>(bytes).unwrap();
@@ -195,16 +197,16 @@ mod tests {
         for bit in 0..bytes.len() * 8 {
             let mut bad = bytes.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(states(&bad, &OWNER).is_none(), "bit {bit}");
+            assert!(states(&bad, &owner()).is_none(), "bit {bit}");
         }
         for len in 0..bytes.len() {
-            assert!(states(bytes.get(..len).unwrap(), &OWNER).is_none(), "{len} bytes");
+            assert!(states(bytes.get(..len).unwrap(), &owner()).is_none(), "{len} bytes");
         }
         for owner in [
-            Owner { store_id: Uuid::nil(), ..OWNER },
-            Owner { name: "ban", ..OWNER },
-            Owner { name: "banks", ..OWNER },
-            Owner { generation: 2, ..OWNER },
+            Owner { store_id: Uuid::nil(), ..owner() },
+            Owner { name: "ban".into(), ..owner() },
+            Owner { name: "banks".into(), ..owner() },
+            Owner { generation: 2, ..owner() },
         ] {
             assert!(states(&bytes, &owner).is_none(), "{owner:?}");
         }
@@ -219,14 +221,14 @@ mod tests {
             bad.truncate(bad.len() - 4);
             bad[at..at + 4].copy_from_slice(&wrong.to_le_bytes());
             bad.extend_from_slice(&crc32fast::hash(&bad).to_le_bytes());
-            assert!(states(&bad, &OWNER).is_none(), "{wrong} at {at}");
+            assert!(states(&bad, &owner()).is_none(), "{wrong} at {at}");
         }
     }
 
     #[test]
     fn a_file_takes_no_more_than_it_may() {
-        let mut file = File::new(&OWNER);
-        let most = OVERHEAD + OWNER.name.len() + 4 + 3;
+        let mut file = File::new(&owner());
+        let most = OVERHEAD + owner().name.len() + 4 + 3;
         assert!(file.push(b"abc", most) && !file.push(b"", most));
         assert_eq!((file.count(), file.finish().len()), (1, most));
     }

@@ -1,6 +1,8 @@
 //! Cached states in the store, for the next process: `states/<name>.states`. Disposable, as the cache is.
 
+use std::any::type_name;
 use std::io;
+use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -10,19 +12,23 @@ use super::cache::{FoldKey, StateKey};
 use super::handler::CommandHandler;
 use super::saved::{self, File, OVERHEAD, Owner};
 use crate::error::Error;
+use crate::log::catalog::closed;
 use crate::log::read_only;
 use crate::storage::whole;
 use crate::view::folder::check_name;
 
 const FOLDER: &str = "states";
 
+/// One writes at a time, since a file being written has the name of none other.
+static SAVING: Mutex<()> = Mutex::new(());
+
 fn path(name: &str) -> String {
     format!("{FOLDER}/{name}.states")
 }
 
 /// The longest file: encoded, too, states take no more bytes than the cache may hold.
-fn longest(name: &str, max_bytes: usize) -> usize {
-    max_bytes.saturating_add(OVERHEAD).saturating_add(name.len())
+fn longest(owner: &Owner, max_bytes: usize) -> usize {
+    max_bytes.saturating_add(OVERHEAD).saturating_add(owner.name.len())
 }
 
 impl<D: Decider<State: Serialize + DeserializeOwned>> CommandHandler<D> {
@@ -67,7 +73,7 @@ impl<D: Decider<State: Serialize + DeserializeOwned>> CommandHandler<D> {
     /// ```
     ///
     /// # Errors
-    /// `Invalid` when the name is none; `ReadOnly`; `Codec` when a state does not serialise; `DiskFull`, `Io`: then those
+    /// `Invalid` when the name is none; `ReadOnly`; `Closed`; `Codec` when a state does not serialise; `DiskFull`, `Io`: then those
     /// before are still there.
     pub fn save_states(&self, name: &str) -> Result<usize, Error> {
         check_name(name)?;
@@ -76,10 +82,15 @@ impl<D: Decider<State: Serialize + DeserializeOwned>> CommandHandler<D> {
         if !log.is_writable() {
             return Err(read_only());
         }
+        if log.catalog.is_closed() {
+            return Err(closed());
+        }
         log.check_process()?;
+        let _saving = SAVING.lock().unwrap_or_else(PoisonError::into_inner);
+        let owner = self.owner(name);
         let (fold, store_id) = (FoldKey::of(self.decider()), store.store_id());
-        let most = longest(name, cache.limit());
-        let mut file = File::new(&self.owner(name));
+        let most = longest(&owner, cache.limit());
+        let mut file = File::new(&owner);
         for (key, entry) in cache.by_use() {
             // A cache may be shared with another decider, or another store.
             if key.fold == fold && key.store_id == store_id {
@@ -101,22 +112,23 @@ impl<D: Decider<State: Serialize + DeserializeOwned>> CommandHandler<D> {
         Ok(usize::try_from(count).unwrap_or(usize::MAX))
     }
 
-    /// Takes the states that were [saved](CommandHandler::save_states) under a name into the cache. Returns how many; none if
-    /// there is no such file, or it is damaged, or of another store or [`generation`](Decider::generation), or larger than
-    /// the cache may be. Each is held against the log before it is used, as any cached state is.
+    /// Takes the states that were [saved](CommandHandler::save_states) under a name into the cache. Returns how many there
+    /// are; none if there is no such file, or it is damaged, or of another store, decider or
+    /// [`generation`](Decider::generation), or larger than the cache may be. So a program whose decider evolves otherwise
+    /// than that which saved them must have raised the generation. Each is held against the log before it is used, as any cached state is.
     ///
     /// # Errors
     /// `Invalid` when the name is none; `Io` when a file is there and cannot be read.
     pub fn load_states(&self, name: &str) -> Result<usize, Error> {
         check_name(name)?;
-        let (store, cache, path) = (self.store(), self.cache(), path(name));
-        let largest = u64::try_from(longest(name, cache.limit())).unwrap_or(u64::MAX);
+        let (store, cache, path, owner) = (self.store(), self.cache(), path(name), self.owner(name));
+        let largest = u64::try_from(longest(&owner, cache.limit())).unwrap_or(u64::MAX);
         let bytes = match whole::read(store.log().catalog.storage.as_ref(), &path, largest) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
             Err(error) => return Err(Error::io(format_args!("read {path}"), error)),
             Ok(bytes) => bytes.unwrap_or_default(),
         };
-        let Some(states) = saved::states(&bytes, &self.owner(name)) else {
+        let Some(states) = saved::states(&bytes, &owner) else {
             tracing::warn!(%path, "no states of this decider are in the file: they are folded anew");
             return Ok(0);
         };
@@ -134,7 +146,12 @@ impl<D: Decider<State: Serialize + DeserializeOwned>> CommandHandler<D> {
         Ok(taken)
     }
 
-    fn owner<'a>(&self, name: &'a str) -> Owner<'a> {
-        Owner { store_id: self.store().store_id(), name, generation: self.decider().generation() }
+    /// A file is of one decider: the type is in its name, too.
+    fn owner(&self, name: &str) -> Owner {
+        Owner {
+            store_id: self.store().store_id(),
+            name: format!("{name} {}", type_name::<D>()),
+            generation: self.decider().generation(),
+        }
     }
 }

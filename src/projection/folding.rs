@@ -433,11 +433,11 @@ impl<R: Runs> Folding<R> {
             let meta = ViewMeta { digest, turns, beside, ..self.current.meta.clone() };
             self.current.publish(writes, meta)?;
             self.current.rows = rows;
-            if told.is_some() {
-                // The log does not say that it was redriven: who is told must not know more than is found after a crash.
-                self.current.levels.make_durable()?;
-            }
             if self.is_served {
+                // The log does not say that it was redriven: who is told must not know more than is found after a crash.
+                if self.fold.state.feed.is_followed() {
+                    self.current.levels.make_durable()?;
+                }
                 self.fold.state.feed.publish(told, self.moment());
             }
             Ok(())

@@ -28,8 +28,8 @@ const WRITE_EVERY_BEHIND: Duration = Duration::from_secs(1);
 const WRITE_EVERY_BESIDE: Duration = Duration::from_millis(20);
 /// How often a view is made anew while it gets no further.
 const REBUILDS: u32 = 3;
-/// So many turns rows that were built wait for those served, at the most: for some 10 to 20 seconds.
-const WAITS: u32 = 500;
+/// So long rows that were built wait for those served, at the most.
+const WAIT: Duration = Duration::from_secs(10);
 /// How often the note beside the view is written while events are applied.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
 /// How often the rows are made durable while events are applied: so a loss of power costs no more than that.
@@ -62,8 +62,8 @@ pub(super) struct Run<R: Runs> {
 struct Next<R: Runs> {
     home: ViewHome,
     folding: Folding<R>,
-    /// So many turns those served were given to get to the same place.
-    waits: u32,
+    /// Since when those served are waited for, to get to the same place.
+    waits_since: Option<Instant>,
 }
 
 impl<R: Runs> Run<R> {
@@ -271,7 +271,7 @@ impl<R: Runs> Run<R> {
         let Some(mut next) = self.next.take() else { return Turn::Idle };
         match next.folding.turn(last, WRITE_EVERY_BESIDE) {
             Ok(Turn::Idle) if self.can_catch_up_with(&next) => {
-                next.waits += 1;
+                next.waits_since.get_or_insert_with(Instant::now);
                 self.next = Some(next);
             }
             Ok(Turn::Idle) => self.switch_to(next),
@@ -289,7 +289,8 @@ impl<R: Runs> Run<R> {
     /// Whether who follows the view can go on when those served have come to the same place, which they can for now.
     fn can_catch_up_with(&self, next: &Next<R>) -> bool {
         let is_behind = self.checkpoint() < next.folding.checkpoint();
-        is_behind && next.waits < WAITS && self.state.feed.is_followed() && !self.is_in_trouble()
+        let is_early = next.waits_since.is_none_or(|since| since.elapsed() < WAIT);
+        is_behind && is_early && self.state.feed.is_followed() && !self.is_in_trouble()
     }
 
     /// Rows that were built beside take the place of those that are served: in one step on disk, then in memory.
@@ -358,7 +359,7 @@ impl<R: Runs> Run<R> {
         let folding = Folding::new(self.fold.clone(), opened)?;
         self.state.set_built(None);
         self.state.set_building(folding.checkpoint());
-        self.next = Some(Next { home, folding, waits: 0 });
+        self.next = Some(Next { home, folding, waits_since: None });
         Ok(())
     }
 
@@ -366,7 +367,7 @@ impl<R: Runs> Run<R> {
         let Some(own) = &mut self.own else { return Ok(()) };
         match own.redrive(which) {
             Ok(reply) => {
-                own.advance();
+                self.tell();
                 // Whatever it was that is not durable now.
                 self.last_durable.1 = Position::START;
                 asked.answer(reply);

@@ -139,6 +139,8 @@ impl<K, V> Changes<K, V> {
             let (seen, set) = (Moment { checkpoint: after, redriven: 0 }, state.feed.set().0);
             return Self::starting(state, part, after, (seen, set), None);
         };
+        // What keeps it from being made durable, the projector meets, too.
+        drop(state.make_known(&version));
         let redriven = redriven_before(&version, after).map_err(|error| state.met(error));
         let seen = Moment { checkpoint: after, redriven: redriven.unwrap_or_default() };
         // Where the view is not there yet, what is redriven on the way is new.
@@ -151,7 +153,8 @@ impl<K, V> Changes<K, V> {
     /// Those after the rows there are now.
     pub(super) fn from_now(state: Arc<ViewState>, part: Part) -> Result<(Arc<Version>, Self), Error> {
         state.feed.join();
-        match state.followed_rows() {
+        let followed = state.followed_rows();
+        match followed.and_then(|followed| state.make_known(&followed.0).map(|()| followed)) {
             Ok((version, set, _)) => {
                 let seen = version.meta().moment();
                 let changes =

@@ -197,7 +197,10 @@ impl Feed {
     pub(crate) fn restart(&self, at: Moment, succession: Succession) {
         let mut inner = self.lock();
         inner.untold = false;
-        inner.restart(at);
+        // The changes kept lead to the same rows at the same place, too.
+        if succession != Succession::Same || inner.recent.to != at {
+            inner.restart(at);
+        }
         inner.find(succession);
     }
 

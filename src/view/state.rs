@@ -170,6 +170,15 @@ impl ViewState {
         self.sets()?.own.make_durable()
     }
 
+    /// Makes durable which events were set aside and redriven, which the log does not say, for who will be told of what comes
+    /// after these rows.
+    pub(crate) fn make_known(&self, rows: &Version) -> Result<(), Error> {
+        match rows.meta().beside.rows() {
+            0 => Ok(()),
+            _ => self.make_durable().map(drop),
+        }
+    }
+
     /// The rows that the log gives up to the checkpoint of others, with what those say was left out.
     pub(crate) fn refold(&self, rows: &Version) -> Result<Arc<Version>, Error> {
         let prover = self.prover.lock().unwrap_or_else(PoisonError::into_inner).clone();

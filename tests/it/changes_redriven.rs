@@ -297,6 +297,26 @@ fn who_was_told_of_a_redrive_finds_it_after_a_crash() {
     assert_eq!((aside, view.get(&"a".into()).unwrap()), (vec![2], Some("aaA".into())));
 }
 
+#[test]
+fn what_was_set_aside_before_anybody_followed_is_so_after_a_crash_for_who_began_to() {
+    let home = tempfile::tempdir().unwrap();
+    let store = Options::new().open(home.path()).unwrap();
+    let texts = Texts::default();
+    let view = texts.project(&store);
+    write(&store, &view, "aA");
+    let (_, mut live) = view.follow().unwrap();
+    write(&store, &view, "a");
+    assert_eq!(told(&mut live, 1), ["3: a -> aa"]);
+
+    let left = purchases::image(home.path());
+    texts.mend(true);
+    let after = Options::new().open(left.path()).unwrap();
+    let view = texts.project(&after);
+    view.wait_for(after.watermark(), LONG).unwrap();
+    assert_eq!(view.get(&"a".into()).unwrap(), Some("aa".into()));
+    assert_eq!(view.set_aside().unwrap().len(), 1);
+}
+
 /// A view on disk whose rows are damaged while it is followed, and made anew: by a projection that is mended or not.
 fn made_anew(mended: bool) -> Option<ErrorKind> {
     let home = tempfile::tempdir().unwrap();

@@ -110,6 +110,8 @@ fn a_file_that_is_damaged_or_anothers_is_none_and_is_written_anew() {
     let (of_other, _) = opened(&saved(&other, &["a"]));
     other.overwrite(FILE, 0, &good).unwrap();
     assert_eq!(of_other.load_states("bank").unwrap(), 0, "it is of another store");
+    store.close().unwrap();
+    assert_eq!(bank.save_states("bank").unwrap_err().kind(), ErrorKind::Closed);
     for name in ["", "Bank", "a/b", ".."] {
         assert_eq!(bank.save_states(name).unwrap_err().kind(), ErrorKind::Invalid);
         assert_eq!(bank.load_states(name).unwrap_err().kind(), ErrorKind::Invalid);

@@ -31,7 +31,7 @@ struct RedoFile {
 
 impl RedoFiles {
     /// Looks for the records in a folder, and returns those that are whole, in the order they were written. Others are of
-    /// a write that was cut short, or damaged; they are removed when the next is written.
+    /// a write that was cut short, or damaged; they are removed together with those before them.
     pub(super) fn open(dir: &Path) -> Result<(Self, Vec<Redo>), Error> {
         let fault = |e| Error::io(format_args!("read the redo records in {}", dir.display()), e);
         let mut numbers = Vec::new();
