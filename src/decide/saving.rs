@@ -115,7 +115,8 @@ impl<D: Decider<State: Serialize + DeserializeOwned>> CommandHandler<D> {
     /// Takes the states that were [saved](CommandHandler::save_states) under a name into the cache. Returns how many there
     /// are; none if there is no such file, or it is damaged, or of another store, decider or
     /// [`generation`](Decider::generation), or larger than the cache may be. So a program whose decider evolves otherwise
-    /// than that which saved them must have raised the generation. Each is held against the log before it is used, as any cached state is.
+    /// than that which saved them must have raised the generation. Each is held against the log before it is used, as any
+    /// cached state is.
     ///
     /// # Errors
     /// `Invalid` when the name is none; `Io` when a file is there and cannot be read.

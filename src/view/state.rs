@@ -254,11 +254,11 @@ impl ViewState {
             None => self.feed.restart(Moment::default(), Succession::Open),
         }
         drop((predecessor, levels));
-        // Closing what was served takes a while.
-        drop(before);
         self.row_count.store(rows, Ordering::Release);
         self.checkpoint.reset(checkpoint);
         self.published.raise();
+        // Closing what was served takes a while, in which nobody is to wait, nor to read one thing here and another there.
+        drop(before);
     }
 
     /// Rows that have taken the place of others are to be looked at, before any event after this is applied.
