@@ -4,14 +4,12 @@
 //! what the pieces came to, in the order of the log, behind what the view has.
 
 use std::mem;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::declared::Fold;
-use super::gather::on_threads;
 use super::merging::{Merge, RangeOfKeys, RangeRows, split};
 use super::piece_rows::PieceRows;
 use crate::error::{Error, ErrorKind};
@@ -19,9 +17,10 @@ use crate::event::Position;
 use crate::log::catalog::closed;
 use crate::log::cursor::Cursor;
 use crate::log::holds::truncated;
+use crate::projection::threads::each;
 use crate::projection::{ApplyError, Built, Stretch};
 use crate::view::key::Key;
-use crate::view::keyed::Ordered;
+use crate::view::key_list::Ordered;
 use crate::view::levels::Writes;
 
 /// So many events are read before they are folded, when there are many rows.
@@ -77,8 +76,8 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Fo
         let mut built = Built { to, writes: Writes::default(), digest: stretch.rows.meta().digest };
         for (range, ()) in merged {
             let RangeRows { writes, gone, come } = range?;
-            built.digest.rows = built.digest.rows.wrapping_sub(gone.rows).wrapping_add(come.rows);
-            built.digest.sum = built.digest.sum.wrapping_sub(gone.sum).wrapping_add(come.sum);
+            built.digest.remove_all(gone);
+            built.digest.add_all(come);
             built.writes.append(writes)?;
         }
         Ok(Some(built))
@@ -177,21 +176,4 @@ fn cut((mut after, to): (Position, Position), pieces: usize) -> Vec<(Position, P
         after = end;
     }
     ranges
-}
-
-/// Does the same with each of some things, on so many threads. The results are in the order of the things.
-fn each<T: Send, R: Send>(threads: usize, things: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
-    let count = things.len();
-    let things: Vec<_> = things.into_iter().map(|thing| Mutex::new((Some(thing), None))).collect();
-    let next = AtomicUsize::new(0);
-    on_threads(threads.min(count), || {
-        while let Some(thing) = things.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let mut thing = thing.lock().unwrap_or_else(PoisonError::into_inner);
-            thing.1 = thing.0.take().map(&work);
-        }
-    });
-    things
-        .into_iter()
-        .filter_map(|thing| thing.into_inner().unwrap_or_else(PoisonError::into_inner).1)
-        .collect()
 }

@@ -22,6 +22,7 @@ use crate::event::{Position, RecordedEvent};
 use crate::log::catalog::{Catalog, closed};
 use crate::log::cursor::Cursor;
 use crate::log::holds::truncated;
+use crate::projection::threads::on_threads;
 use crate::view::key::Key;
 use crate::view::key_hashes::KeyHashes;
 
@@ -340,20 +341,6 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Ga
         };
         catch_unwind(AssertUnwindSafe(merge)).unwrap_or_else(|panic| Err(halt(text(&*panic))))
     }
-}
-
-/// Does the work on so many threads, of which this is one. Where no more can be started, there are fewer.
-pub(super) fn on_threads(count: usize, work: impl Fn() + Sync) {
-    thread::scope(|scope| {
-        for _ in 1..count {
-            let started = thread::Builder::new().name("everfold-fold".into()).spawn_scoped(scope, &work);
-            if let Err(error) = started {
-                tracing::warn!(%error, "a thread to fold with could not be started");
-                break;
-            }
-        }
-        work();
-    });
 }
 
 /// What a panic says.

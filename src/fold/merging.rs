@@ -12,12 +12,11 @@ use super::declared::Fold;
 use crate::error::Error;
 use crate::view::digest::{Digest, RowHash};
 use crate::view::key::Key;
+use crate::view::key_list::{Ordered, OrderedKey};
 use crate::view::key_order::FETCHED;
-use crate::view::keyed::Ordered;
 use crate::view::layout::Part;
 use crate::view::levels::{Version, Writes};
 use crate::view::rows::RowsIter;
-use crate::view::short_key::ShortKey;
 use crate::view::value;
 
 /// When a view has so many times the rows that are changed, they are looked up one by one; else all of them are read.
@@ -33,11 +32,11 @@ pub(super) struct RangeOfKeys<'a, S> {
 }
 
 /// Cuts pieces at the same keys, into so many ranges of about the same size.
-pub(super) fn split<S>(pieces: &[Ordered<S>], count: usize) -> Vec<RangeOfKeys<'_, S>> {
+pub(super) fn split<S: Clone>(pieces: &[Ordered<S>], count: usize) -> Vec<RangeOfKeys<'_, S>> {
     let mut bounds = Vec::new();
     if let Some(largest) = pieces.iter().max_by_key(|rows| rows.len()) {
-        let at = (1..count).filter_map(|number| largest.get(largest.len() * number / count));
-        bounds.extend(at.map(|(key, _)| key));
+        let at = (1..count).filter_map(|number| largest.key(largest.len() * number / count));
+        bounds.extend(at);
     }
     let mut rest: Vec<_> = pieces.iter().map(InOrder::new).collect();
     let mut ranges = Vec::with_capacity(count);
@@ -55,12 +54,12 @@ struct InOrder<'a, S> {
     /// The numbers of those that are left.
     left: Range<usize>,
     /// The first of them.
-    next: Option<&'a (ShortKey, S)>,
+    next: Option<(OrderedKey<'a>, &'a S)>,
     /// Those before this number were fetched.
     fetched: usize,
 }
 
-impl<'a, S> InOrder<'a, S> {
+impl<'a, S: Clone> InOrder<'a, S> {
     fn new(rows: &'a Ordered<S>) -> Self {
         InOrder::of(rows, 0..rows.len())
     }
@@ -72,7 +71,7 @@ impl<'a, S> InOrder<'a, S> {
     }
 
     /// Those before a key, which are left no more.
-    fn split_before(&mut self, bound: &ShortKey) -> Self {
+    fn split_before(&mut self, bound: OrderedKey<'_>) -> Self {
         let at = self.rows.first_not_before(self.left.clone(), bound);
         let before = InOrder::of(self.rows, self.left.start..at);
         *self = InOrder::of(self.rows, at..self.left.end);
@@ -83,8 +82,8 @@ impl<'a, S> InOrder<'a, S> {
         self.next = if self.left.is_empty() { None } else { self.rows.get(self.left.start) };
     }
 
-    fn last(&self) -> Option<&'a (ShortKey, S)> {
-        self.rows.get(self.left.end.wrapping_sub(1)).filter(|_| !self.left.is_empty())
+    fn last(&self) -> Option<OrderedKey<'a>> {
+        self.rows.key(self.left.end.wrapping_sub(1)).filter(|_| !self.left.is_empty())
     }
 
     /// The next is left no more.
@@ -119,9 +118,9 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Me
         let count = range.pieces.iter().map(|piece| piece.left.len()).max().unwrap_or(0);
         let mut earlier = self.earlier(&range, count);
         let mut rows = RangeRows::default();
-        let mut bytes = Vec::new();
+        let (mut bytes, mut short) = (Vec::new(), [0; 16]);
         while let Some((key, state)) = self.next(&mut range)? {
-            let key = row_key(key, &mut bytes);
+            let key = row_key(key.bytes(&mut short), &mut bytes);
             let state = match earlier.value(key)? {
                 None => state,
                 Some(before) => {
@@ -138,13 +137,16 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Me
     }
 
     /// The next row of any piece.
-    fn next<'a>(&self, range: &mut RangeOfKeys<'a, S>) -> Result<Option<(&'a ShortKey, Cow<'a, S>)>, Error> {
+    fn next<'a>(
+        &self,
+        range: &mut RangeOfKeys<'a, S>,
+    ) -> Result<Option<(OrderedKey<'a>, Cow<'a, S>)>, Error> {
         let RangeOfKeys { pieces, smallest, .. } = range;
         smallest.clear();
-        let mut first: Option<&ShortKey> = None;
+        let mut first: Option<OrderedKey<'_>> = None;
         for (number, piece) in pieces.iter().enumerate() {
             let Some((key, _)) = piece.next else { continue };
-            match first.map_or(Ordering::Less, |first| key.cmp(first)) {
+            match first.map_or(Ordering::Less, |first| key.cmp(&first)) {
                 Ordering::Less => {
                     smallest.clear();
                     first = Some(key);
@@ -154,7 +156,7 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Me
             }
             smallest.push(number);
         }
-        let mut next: Option<(&ShortKey, Cow<'_, S>)> = None;
+        let mut next: Option<(OrderedKey<'_>, Cow<'_, S>)> = None;
         for number in &*smallest {
             let Some(piece) = pieces.get_mut(*number) else { continue };
             while let Some((key, state)) = piece.next
@@ -172,15 +174,17 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Me
 
     /// How to find the rows that the view has, of so many.
     fn earlier(&self, range: &RangeOfKeys<'_, S>, count: usize) -> Earlier<'_> {
-        let ends = range.pieces.iter().flat_map(|rows| [rows.next, rows.last()]).flatten();
-        let keys = ends.map(|(key, _)| key);
+        let ends = range.pieces.iter().flat_map(|rows| [rows.next.map(|(key, _)| key), rows.last()]);
+        let keys = ends.flatten();
         let (Some(first), Some(last)) = (keys.clone().min(), keys.max()) else { return Earlier::None };
         let changed = u64::try_from(count.saturating_mul(range.of)).unwrap_or(u64::MAX);
         match self.rows.meta().digest.rows {
             0 => Earlier::None,
             all if all / LOOKED_UP > changed => Earlier::LookedUp(self.rows),
             _ => {
-                let bound = |key| Bound::Included(row_key(key, &mut Vec::new()).to_vec());
+                let bound = |key: OrderedKey<'_>| {
+                    Bound::Included(row_key(key.bytes(&mut [0; 16]), &mut Vec::new()).to_vec())
+                };
                 let (from, to) = (bound(first), bound(last));
                 Earlier::Read(self.rows.scan(from, to).peekable())
             }

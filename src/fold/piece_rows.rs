@@ -10,7 +10,8 @@ use super::cells::{Cells, Change};
 use crate::error::Error;
 use crate::projection::ApplyError;
 use crate::view::key::Key;
-use crate::view::keyed::{Keyed, Ordered, SEEN, rarely_repeat};
+use crate::view::key_list::{KeyList, Ordered};
+use crate::view::keyed::{Keyed, SEEN, rarely_repeat};
 use crate::view::short_key::ShortKey;
 
 pub(super) struct PieceRows<S> {
@@ -27,10 +28,7 @@ pub(super) struct PieceRows<S> {
 enum Rows<S> {
     Found(Keyed<S>),
     /// Those that were found before, and behind them what each value made.
-    Listed {
-        rows: Vec<(ShortKey, S)>,
-        keys_elsewhere: usize,
-    },
+    Listed(KeyList<S>),
 }
 
 impl<S> PieceRows<S> {
@@ -48,7 +46,7 @@ impl<S> PieceRows<S> {
     pub(super) fn len(&self) -> usize {
         match &self.rows {
             Rows::Found(rows) => rows.len(),
-            Rows::Listed { rows, .. } => rows.len(),
+            Rows::Listed(rows) => rows.len(),
         }
     }
 
@@ -56,7 +54,7 @@ impl<S> PieceRows<S> {
     pub(super) fn expects(&self) -> bool {
         match &self.rows {
             Rows::Found(rows) => rows.is_large(),
-            Rows::Listed { .. } => false,
+            Rows::Listed(_) => false,
         }
     }
 
@@ -64,14 +62,14 @@ impl<S> PieceRows<S> {
     pub(super) fn keys_elsewhere(&self) -> usize {
         match &self.rows {
             Rows::Found(rows) => rows.keys_elsewhere(),
-            Rows::Listed { keys_elsewhere, .. } => *keys_elsewhere,
+            Rows::Listed(rows) => rows.keys_elsewhere(),
         }
     }
 
     pub(super) fn into_ordered(self) -> Ordered<S> {
         match self.rows {
-            Rows::Found(rows) => rows.into_ordered(),
-            Rows::Listed { rows, .. } => Ordered::of(rows),
+            Rows::Found(rows) => KeyList::of(rows.into_things()).into_ordered(),
+            Rows::Listed(rows) => rows.into_ordered(),
         }
     }
 
@@ -80,9 +78,9 @@ impl<S> PieceRows<S> {
         &mut self,
         merge: impl Fn(&mut S, S) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let Rows::Listed { rows, .. } = &mut self.rows else { return Ok(()) };
+        let Rows::Listed(rows) = &mut self.rows else { return Ok(()) };
         let mut found = Keyed::new();
-        for (key, state) in mem::take(rows) {
+        for (key, state) in mem::replace(rows, KeyList::new()).into_things() {
             match found.find(found.hash(&key), &key) {
                 Ok(number) => found.get_mut(number).map_or(Ok(()), |earlier| merge(earlier, state))?,
                 Err(place) => drop(found.insert(place, key, state)),
@@ -98,9 +96,8 @@ impl<S> PieceRows<S> {
             && rows.len() == SEEN
             && rarely_repeat::<S>(rows.len(), self.values)
         {
-            let keys_elsewhere = rows.keys_elsewhere();
             let rows = mem::replace(rows, Keyed::new()).into_things();
-            self.rows = Rows::Listed { rows, keys_elsewhere };
+            self.rows = Rows::Listed(KeyList::of(rows));
         }
     }
 }
@@ -128,10 +125,9 @@ impl<K: Key, S> Cells<K, S> for PieceRows<S> {
             encode(&key, &mut self.key);
         }
         match &mut self.rows {
-            Rows::Listed { rows, keys_elsewhere } => {
+            Rows::Listed(rows) => {
                 let key = expected.map_or_else(|| ShortKey::of(&self.key), |(_, key)| key);
-                *keys_elsewhere += key.elsewhere();
-                rows.push((key, change.start()?));
+                rows.push(key, change.start()?);
                 Ok(())
             }
             Rows::Found(rows) => {

@@ -111,6 +111,12 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> ViewBatch<K, V> {
         ViewBatch { base: Base::new(rows, views.layout()), views, own, named, told: None, telling: false }
     }
 
+    /// What waits for the end may be put together by so many threads.
+    pub(super) fn on_threads(mut self, threads: usize) -> Self {
+        self.base.threads = threads;
+        self
+    }
+
     /// What each event changes is noted, and put there, if there is where.
     pub(super) fn telling(mut self, told: Option<Recent>) -> Self {
         if told.is_some() {

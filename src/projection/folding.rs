@@ -279,7 +279,8 @@ impl<R: Runs> Folding<R> {
 
     fn batch(&self) -> ViewBatch<R::Key, R::Value> {
         let told = self.is_served.then(|| self.fold.state.feed.begin(self.moment())).flatten();
-        ViewBatch::new(self.current.levels.version(), &self.fold.views).telling(told)
+        let batch = ViewBatch::new(self.current.levels.version(), &self.fold.views);
+        batch.on_threads(self.fold.options.threads()).telling(told)
     }
 
     pub(super) fn event(&mut self, position: Position) -> Result<&RecordedEvent, Halt> {

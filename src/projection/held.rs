@@ -109,6 +109,12 @@ impl<V> HeldRows<V> {
         self.held.get_mut(number)
     }
 
+    /// Takes all out: keys and values.
+    pub(super) fn take(&mut self) -> Vec<(ShortKey, Option<V>)> {
+        let held = mem::replace(self, HeldRows::new()).held.into_things();
+        held.into_iter().map(|(key, row)| (key, row.value)).collect()
+    }
+
     /// Bytes of memory, but for what values have elsewhere.
     pub(super) fn size(&self) -> usize {
         self.held.size() + mem::size_of_val(self.stored.as_slice())

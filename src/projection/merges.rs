@@ -1,20 +1,17 @@
 //! Values that are merged into the rows of a view: at once, several together, or all at the end of the batch.
 
-use std::cmp::Ordering;
 use std::mem;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::ApplyError;
-use super::table::{Base, Need, Net, Out, Table};
-use super::waiting::{Listed, Merge};
-use crate::error::Error;
+use super::listed::Listed;
+use super::table::{Base, Need, Table};
+use super::waiting::Merge;
 use crate::view::key::Key;
-use crate::view::key_order::KeyOrder;
 use crate::view::keyed::{SEEN, rarely_repeat};
 use crate::view::short_key::ShortKey;
-use crate::view::value;
 
 /// So many values wait for the end of a batch at the most, also when they are of one event.
 const MOST_LISTED: usize = 1 << 21;
@@ -27,28 +24,36 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
         value: V,
         merge: Merge<V>,
     ) -> Result<(), ApplyError> {
-        if !base.merges_later || self.telling.is_some() || !self.held.is_large() {
+        if self.listed.is_none() && (!base.merges_later || self.telling.is_some() || !self.held.is_large()) {
             let number = self.find(base, key, Need::Value)?;
             return self.merge_into(number, value, merge);
         }
         self.encode(key);
         let key = ShortKey::of(&self.key);
         match &mut self.listed {
-            Some(listed) if listed.merges_by(merge) && listed.len() < MOST_LISTED => listed.push(key, value),
-            Some(_) => {
-                self.merge_listed(base)?;
-                self.wait(key, value, merge);
+            Some(listed) if listed.merges_by(merge) && listed.len() < MOST_LISTED => {
+                listed.push(key, value);
+                return Ok(());
             }
-            None => self.wait(key, value, merge),
+            Some(_) => self.merge_listed(base)?,
+            None => {}
         }
+        self.wait(key, value, merge);
         if !self.waiting.is_full() {
             return Ok(());
         }
         self.merge_waiting(base)?;
         if self.held.len() >= SEEN && !mem::replace(&mut self.is_seen, true) && self.lists(base) {
-            self.listed = Some(Listed::new(merge));
+            self.list(merge, base.threads);
         }
         Ok(())
+    }
+
+    /// Lists values from now on, behind those that the rows have.
+    fn list(&mut self, merge: Merge<V>, threads: usize) {
+        self.listed = Some(Listed::new(self.held.take(), merge, threads));
+        self.stored_values = Vec::new();
+        self.changed = 0;
     }
 
     fn wait(&mut self, key: ShortKey, value: V, merge: Merge<V>) {
@@ -105,42 +110,6 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
         }
         Ok(())
     }
-
-    /// Writes the rows of this order, and those of what waits for the end of the batch, all in the order of their keys.
-    pub(super) fn finish_listed(
-        &mut self,
-        listed: Listed<V>,
-        order: &KeyOrder,
-        out: &mut Out,
-    ) -> Result<Net, Error> {
-        let (mut net, mut listed) = (Net::default(), listed.into_order());
-        let mut numbers = order.chunks().flatten().peekable();
-        while let Some(key) = listed.key() {
-            let held = numbers.peek().copied();
-            let held = held.and_then(|number| Some((number, self.held.get(number)?.0.cmp(key))));
-            match held {
-                Some((number, Ordering::Less)) => {
-                    net += self.finish_row(number, out)?;
-                    numbers.next();
-                }
-                Some((number, Ordering::Equal)) => match self.held.get_mut(number) {
-                    Some(row) => listed.merge_next(&mut row.value),
-                    None => drop(numbers.next()),
-                },
-                _ => {
-                    let (key, value) = listed.merge_new();
-                    let Some((key, value)) = key.zip(value) else { continue };
-                    self.finish_entries(key, None, Some(&value), out)?;
-                    out.put(key, |bytes| value::append(&value, bytes))?;
-                    net += Net { added: 1, removed: 0 };
-                }
-            }
-        }
-        for number in numbers {
-            net += self.finish_row(number, out)?;
-        }
-        Ok(net)
-    }
 }
 
 #[cfg(test)]
@@ -149,7 +118,7 @@ mod tests {
 
     use super::*;
     use crate::projection::refold::no_rows;
-    use crate::projection::table::AnyTable as _;
+    use crate::projection::table::{AnyTable as _, Out};
     use crate::view::digest::Digest;
     use crate::view::layout::{Layout, Part};
     use crate::view::levels::Writes;
@@ -161,28 +130,35 @@ mod tests {
         *number = number.wrapping_mul(31).wrapping_add(more);
     }
 
-    struct Batch {
-        table: Table<u32, u64>,
+    struct Batch<K> {
+        table: Table<K, u64>,
         base: Base,
     }
 
-    impl Batch {
+    impl<K: Key> Batch<K> {
         /// Values merged into the rows of these keys, which may wait or not.
-        fn of(keys: impl Iterator<Item = u32>, merges_later: bool) -> Self {
+        fn of(keys: impl Iterator<Item = K>, merges_later: bool) -> Self {
+            Batch::on_threads(1, keys, merges_later)
+        }
+
+        fn on_threads(threads: usize, keys: impl Iterator<Item = K>, merges_later: bool) -> Self {
             let (table, base) =
                 (Table::new(Part::OWN, Arc::new([])), Base::new(no_rows(), &Layout::default()));
             let mut batch = Batch { table, base };
-            batch.base.merges_later = merges_later;
+            (batch.base.merges_later, batch.base.threads) = (merges_later, threads);
             for (key, value) in keys.zip(100..) {
                 batch.table.merge(&mut batch.base, &key, value, join).unwrap();
             }
             batch
         }
 
+        /// What tells the rows that are written.
         fn digest(mut self) -> Digest {
             self.table.settle(&mut self.base).unwrap();
             let mut out = Out { writes: Writes::default(), digest: Digest::default() };
-            self.table.finish(&no_rows(), &mut out).unwrap();
+            let net = self.table.finish(&no_rows(), &mut out).unwrap();
+            assert_eq!((net.added, net.removed), (out.digest.rows, 0));
+            assert_eq!(u64::try_from(out.writes.len()).unwrap(), out.digest.rows);
             out.digest
         }
     }
@@ -201,6 +177,22 @@ mod tests {
         let listing = Batch::of(rarely(), true);
         assert!(listing.table.listed.as_ref().is_some_and(|listed| listed.len() > SEEN / 2));
         assert_eq!(listing.digest(), Batch::of(rarely(), false).digest());
+    }
+
+    #[test]
+    fn several_threads_come_to_the_same_with_keys_of_any_length() {
+        for threads in [2, 3, 64] {
+            let listing = Batch::on_threads(threads, rarely(), true);
+            assert!(listing.table.listed.is_some());
+            assert_eq!(listing.digest(), Batch::of(rarely(), false).digest());
+        }
+        let long = |number: u32| {
+            let long = number.is_multiple_of(3).then_some("the others are kept in another way");
+            format!("{number}{}", long.unwrap_or_default())
+        };
+        let listing = Batch::on_threads(2, rarely().map(long), true);
+        assert!(listing.table.listed.is_some());
+        assert_eq!(listing.digest(), Batch::of(rarely().map(long), false).digest());
     }
 
     #[test]

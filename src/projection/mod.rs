@@ -7,6 +7,7 @@ mod feed;
 mod folding;
 mod held;
 mod left_out;
+mod listed;
 mod merges;
 mod opened;
 mod pace;
@@ -18,6 +19,7 @@ mod run;
 mod runs;
 mod stretch;
 mod table;
+pub(crate) mod threads;
 mod views;
 mod waiting;
 

@@ -12,7 +12,8 @@ use serde::de::DeserializeOwned;
 
 use super::ApplyError;
 use super::held::{Held, HeldRows, Stored};
-use super::waiting::{Listed, Waiting};
+use super::listed::Listed;
+use super::waiting::Waiting;
 use crate::error::Error;
 use crate::view::digest::{Digest, RowHash};
 use crate::view::feed::RowChange;
@@ -36,6 +37,8 @@ pub(super) struct Base {
     pub(super) read: usize,
     /// Whether values may wait to be merged: more than one event is applied.
     pub(super) merges_later: bool,
+    /// How many threads may put together what waits for the end of the batch.
+    pub(super) threads: usize,
     /// Set while values that waited are merged, and for good when that failed: the rows are not what the events come to.
     pub(super) is_torn: bool,
 }
@@ -43,7 +46,7 @@ pub(super) struct Base {
 impl Base {
     pub(super) fn new(rows: Arc<Version>, layout: &Layout) -> Self {
         let is_empty = !rows.may_have_any() || rows.meta().digest == layout.first_rows().1;
-        Base { rows, is_empty, failure: None, read: 0, merges_later: false, is_torn: false }
+        Base { rows, is_empty, failure: None, read: 0, merges_later: false, threads: 1, is_torn: false }
     }
 
     fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
@@ -89,15 +92,60 @@ impl<K, V> Clone for IndexOf<K, V> {
 
 impl<K, V> Copy for IndexOf<K, V> {}
 
-pub(super) struct Table<K, V> {
+/// What is written beside the rows of a view: their entries in its indexes.
+pub(super) struct Entries<K, V> {
     part: Part,
     indexes: Arc<[IndexOf<K, V>]>,
+}
+
+impl<K: Key, V: DeserializeOwned> Entries<K, V> {
+    /// The entries that the row has no more, and those that it has now.
+    pub(super) fn change(
+        &self,
+        row_key: &[u8],
+        before: Option<&[u8]>,
+        after: Option<&V>,
+        out: &mut Out,
+    ) -> Result<(), Error> {
+        if self.indexes.is_empty() {
+            return Ok(());
+        }
+        let row_key = self.part.strip(row_key).unwrap_or_default();
+        let key: K = key::decode_whole(row_key)?;
+        let before: Option<V> = before.map(value::decode).transpose()?;
+        for index in &*self.indexes {
+            let entries = |value: Option<&V>| {
+                let mut found_by = Vec::new();
+                if let Some(value) = value {
+                    (index.keys)(&key, value, &mut found_by);
+                }
+                found_by.sort_unstable();
+                found_by.dedup();
+                found_by
+            };
+            let (old, new) = (entries(before.as_ref()), entries(after));
+            let entry = |found_by: &Vec<u8>| [&index.number.start(), found_by.as_slice(), row_key].concat();
+            for gone in old.iter().filter(|found_by| new.binary_search(found_by).is_err()) {
+                let entry = entry(gone);
+                out.digest.remove(RowHash::of(&entry, &[]));
+                out.writes.remove(&entry)?;
+            }
+            for come in new.iter().filter(|found_by| old.binary_search(found_by).is_err()) {
+                out.put(&entry(come), |_| Ok(()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) struct Table<K, V> {
+    entries: Entries<K, V>,
     pub(super) held: HeldRows<V>,
     pub(super) waiting: Waiting<V>,
     /// What waits for the end of the batch.
     pub(super) listed: Option<Listed<V>>,
     /// Where there are indexes: the value that the key-value store has of each row held, if that was asked for.
-    stored_values: Vec<Option<Vec<u8>>>,
+    pub(super) stored_values: Vec<Option<Vec<u8>>>,
     /// Room for the key that is asked for.
     pub(super) key: Vec<u8>,
     pub(super) changed: usize,
@@ -174,8 +222,7 @@ pub(super) enum Need {
 impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
     pub(super) fn new(part: Part, indexes: Arc<[IndexOf<K, V>]>) -> Self {
         Table {
-            part,
-            indexes,
+            entries: Entries { part, indexes },
             held: HeldRows::new(),
             waiting: Waiting::default(),
             listed: None,
@@ -214,7 +261,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
     }
 
     pub(super) fn encode(&mut self, key: &K) {
-        self.part.start(&mut self.key);
+        self.entries.part.start(&mut self.key);
         key.encode(&mut self.key);
     }
 
@@ -261,7 +308,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
 
     /// Indexes need the value that the key-value store has.
     fn keep_stored(&mut self, number: usize, value: Option<Vec<u8>>) {
-        if self.indexes.is_empty() {
+        if self.entries.indexes.is_empty() {
             return;
         }
         let len = self.stored_values.len().max(number + 1);
@@ -305,7 +352,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
         if net == Net::default() {
             return Ok(net);
         }
-        self.finish_entries(key, stored.as_deref(), held.value.as_ref(), out)?;
+        self.entries.change(key, stored.as_deref(), held.value.as_ref(), out)?;
         if let Some(hash) = hash {
             out.digest.remove(hash);
         }
@@ -314,44 +361,6 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
             None => out.writes.remove(key)?,
         }
         Ok(net)
-    }
-
-    /// The entries that the row has no more, and those that it has now.
-    pub(super) fn finish_entries(
-        &self,
-        row_key: &[u8],
-        before: Option<&[u8]>,
-        after: Option<&V>,
-        out: &mut Out,
-    ) -> Result<(), Error> {
-        if self.indexes.is_empty() {
-            return Ok(());
-        }
-        let row_key = self.part.strip(row_key).unwrap_or_default();
-        let key: K = key::decode_whole(row_key)?;
-        let before: Option<V> = before.map(value::decode).transpose()?;
-        for index in &*self.indexes {
-            let entries = |value: Option<&V>| {
-                let mut found_by = Vec::new();
-                if let Some(value) = value {
-                    (index.keys)(&key, value, &mut found_by);
-                }
-                found_by.sort_unstable();
-                found_by.dedup();
-                found_by
-            };
-            let (old, new) = (entries(before.as_ref()), entries(after));
-            let entry = |found_by: &Vec<u8>| [&index.number.start(), found_by.as_slice(), row_key].concat();
-            for gone in old.iter().filter(|found_by| new.binary_search(found_by).is_err()) {
-                let entry = entry(gone);
-                out.digest.remove(RowHash::of(&entry, &[]));
-                out.writes.remove(&entry)?;
-            }
-            for come in new.iter().filter(|found_by| old.binary_search(found_by).is_err()) {
-                out.put(&entry(come), |_| Ok(()))?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -396,12 +405,12 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> AnyTable for Tabl
     }
 
     fn part(&self) -> Part {
-        self.part
+        self.entries.part
     }
 
     fn changed(&self) -> usize {
         let listed = self.listed.as_ref().map_or(0, Listed::len);
-        (self.changed + listed) * (1 + self.indexes.len())
+        (self.changed + listed) * (1 + self.entries.indexes.len())
     }
 
     fn size(&self) -> usize {
@@ -419,7 +428,7 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> AnyTable for Tabl
             let new = encoded(&held.value)?;
             telling.end(number, new.clone());
             if old != new {
-                told.push(RowChange { part: self.part, key: Bytes::copy_from_slice(key), old, new });
+                told.push(RowChange { part: self.entries.part, key: Bytes::copy_from_slice(key), old, new });
             }
         }
         Ok(())
@@ -431,12 +440,12 @@ impl<K: Key, V: Serialize + DeserializeOwned + Send + 'static> AnyTable for Tabl
     }
 
     fn finish(&mut self, rows: &Version, out: &mut Out) -> Result<Net, Error> {
+        if let Some(listed) = self.listed.take() {
+            return listed.finish(&self.entries, out);
+        }
         let order = self.held.changed_in_order();
         if self.held.has_stored() {
             self.load_unknown(rows, &order)?;
-        }
-        if let Some(listed) = self.listed.take() {
-            return self.finish_listed(listed, &order, out);
         }
         let mut net = Net::default();
         for numbers in order.chunks() {

@@ -38,6 +38,17 @@ impl Digest {
         self.rows = self.rows.wrapping_sub(1);
         self.sum = self.sum.wrapping_sub(row.number());
     }
+
+    /// The same with all of some rows.
+    pub(crate) fn add_all(&mut self, rows: Digest) {
+        self.rows = self.rows.wrapping_add(rows.rows);
+        self.sum = self.sum.wrapping_add(rows.sum);
+    }
+
+    pub(crate) fn remove_all(&mut self, rows: Digest) {
+        self.rows = self.rows.wrapping_sub(rows.rows);
+        self.sum = self.sum.wrapping_sub(rows.sum);
+    }
 }
 
 #[cfg(test)]

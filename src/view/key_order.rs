@@ -3,6 +3,8 @@
 use std::hint::black_box;
 use std::ops::Range;
 
+use super::short_key::ShortKey;
+
 /// So many things are fetched at once.
 pub(crate) const FETCHED: usize = 32;
 
@@ -14,11 +16,23 @@ const FIRST: usize = 12;
 pub(crate) struct KeyOrder(Vec<Place>);
 
 /// Where a key is. The first bytes of the key after those that all keys have alike, and then its place, as a number: so they
-/// are in the order of these bytes, and of places where they are alike.
+/// are in the order of these bytes, and of places where they are alike. A short key can be here as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place(u128);
+pub(crate) struct Place(u128);
 
 impl Place {
+    /// With all of a key; none when it has too many bytes.
+    #[inline]
+    pub(crate) fn whole(key: &ShortKey, at: u32) -> Option<Self> {
+        Some(Place(WholeKey::of(key)?.0 << u32::BITS | u128::from(at)))
+    }
+
+    /// The key, which is here as a whole.
+    #[inline]
+    pub(crate) fn whole_key(self) -> WholeKey {
+        WholeKey(self.0 >> u32::BITS)
+    }
+
     fn of(key: &[u8], prefix: usize, at: u32) -> Self {
         let mut first = [0; size_of::<u128>()];
         let rest = key.get(prefix..).unwrap_or_default();
@@ -29,7 +43,8 @@ impl Place {
         Place(u128::from_be_bytes(first) | u128::from(at))
     }
 
-    fn at(&self) -> usize {
+    #[inline]
+    pub(crate) fn at(&self) -> usize {
         usize::try_from(self.0 & u128::from(u32::MAX)).unwrap_or_default()
     }
 
@@ -38,7 +53,41 @@ impl Place {
     }
 }
 
+/// All of a short key as a number, which compares as the key does: eleven bytes, with zeros behind the key, and its length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct WholeKey(u128);
+
+impl WholeKey {
+    const MOST: usize = FIRST - 1;
+
+    #[inline]
+    fn of(key: &ShortKey) -> Option<Self> {
+        let ShortKey::Short(len, short) = key else { return None };
+        let mut bytes = [0; size_of::<u128>()];
+        let first = bytes.first_chunk_mut::<{ Self::MOST }>();
+        if let (Some(to), Some(from)) = (first, short.first_chunk()) {
+            *to = *from;
+        }
+        let bits = u128::from_be_bytes(bytes) >> u32::BITS | u128::from(*len);
+        (usize::from(*len) <= Self::MOST).then_some(WholeKey(bits))
+    }
+
+    /// The key.
+    #[inline]
+    pub(crate) fn bytes(self, room: &mut [u8; size_of::<u128>()]) -> &[u8] {
+        *room = (self.0 << u32::BITS).to_be_bytes();
+        let len = room.get(Self::MOST).copied().map_or(0, usize::from);
+        room.get(..len).unwrap_or_default()
+    }
+}
+
 impl KeyOrder {
+    /// Of these places, which have all of their keys. Those of keys that are equal ascend.
+    pub(crate) fn of_whole(mut places: Vec<Place>) -> Self {
+        places.sort_unstable();
+        KeyOrder(places)
+    }
+
     /// Of the keys at these places. Of those that are equal the last place stays.
     pub(crate) fn of<'a>(places: impl Iterator<Item = u32> + Clone, key: impl Fn(usize) -> &'a [u8]) -> Self {
         let KeyOrder(mut places) = KeyOrder::of_all(places, &key);
@@ -74,19 +123,31 @@ impl KeyOrder {
     }
 
     /// Of some numbers in the order, the first whose place `is_before` does not hold of. It holds of those at the beginning.
-    pub(crate) fn partition_point(&self, numbers: Range<usize>, is_before: impl Fn(usize) -> bool) -> usize {
+    pub(crate) fn partition_point(&self, numbers: Range<usize>, is_before: impl Fn(Place) -> bool) -> usize {
         let start = numbers.start;
-        start + self.0.get(numbers).unwrap_or_default().partition_point(|place| is_before(place.at()))
+        start + self.0.get(numbers).unwrap_or_default().partition_point(|place| is_before(*place))
     }
 
     /// A place, by its number in the order.
+    #[inline]
     pub(crate) fn at(&self, number: usize) -> Option<usize> {
         self.0.get(number).map(Place::at)
     }
 
+    /// The same, as it may have its key.
+    #[inline]
+    pub(crate) fn place(&self, number: usize) -> Option<Place> {
+        self.0.get(number).copied()
+    }
+
     /// Some places at a time: so many as it is good to [`fetch`] at once.
     pub(crate) fn chunks(&self) -> impl Iterator<Item = impl Iterator<Item = usize> + Clone> {
-        self.0.chunks(FETCHED).map(|places| places.iter().map(Place::at))
+        self.places().map(|places| places.iter().map(Place::at))
+    }
+
+    /// The same, as they may have their keys.
+    pub(crate) fn places(&self) -> impl Iterator<Item = &[Place]> {
+        self.0.chunks(FETCHED)
     }
 }
 

@@ -2,10 +2,9 @@
 
 use std::hash::BuildHasher;
 use std::mem;
-use std::ops::Range;
 
 use super::key_hashes::KeyHashes;
-use super::key_order::{FETCHED, KeyOrder, fetch};
+use super::key_order::{KeyOrder, fetch};
 use super::numbers::Numbers;
 use super::short_key::ShortKey;
 
@@ -104,62 +103,14 @@ impl<T> Keyed<T> {
     /// The numbers of some of them, in the order of the keys.
     pub(crate) fn order_of(&self, is_one: impl Fn(&T) -> bool) -> KeyOrder {
         let numbers = (0u32..).zip(&self.things).filter(|(_, (_, thing))| is_one(thing));
-        order(&self.things, numbers.map(|(number, _)| number))
-    }
-
-    /// They, to be looked at in the order of the keys.
-    pub(crate) fn into_ordered(self) -> Ordered<T> {
-        Ordered::of(self.into_things())
+        KeyOrder::of_all(numbers.map(|(number, _)| number), |number| {
+            self.things.get(number).map_or(&[][..], |(key, _)| key)
+        })
     }
 
     /// They, with their keys, in the order in which they came.
     pub(crate) fn into_things(self) -> Vec<(ShortKey, T)> {
         self.things
-    }
-}
-
-fn order<T>(things: &[(ShortKey, T)], numbers: impl Iterator<Item = u32> + Clone) -> KeyOrder {
-    KeyOrder::of_all(numbers, |number| things.get(number).map_or(&[][..], |(key, _)| key))
-}
-
-/// Things that lie in memory as they came, and the order of their keys.
-#[derive(Debug)]
-pub(crate) struct Ordered<T> {
-    things: Vec<(ShortKey, T)>,
-    order: KeyOrder,
-}
-
-impl<T> Ordered<T> {
-    /// Those with the same key stay in the order in which they came.
-    pub(crate) fn of(things: Vec<(ShortKey, T)>) -> Self {
-        let numbers = (0u32..).zip(&things).map(|(number, _)| number);
-        Ordered { order: order(&things, numbers), things }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.order.len()
-    }
-
-    /// A thing and its key, by its number in the order.
-    pub(crate) fn get(&self, number: usize) -> Option<&(ShortKey, T)> {
-        self.things.get(self.order.at(number)?)
-    }
-
-    /// The same, to be changed.
-    pub(crate) fn get_mut(&mut self, number: usize) -> Option<&mut T> {
-        self.things.get_mut(self.order.at(number)?).map(|(_, thing)| thing)
-    }
-
-    /// The number of the first of some that is not before a key.
-    pub(crate) fn first_not_before(&self, numbers: Range<usize>, bound: &[u8]) -> usize {
-        let is_before = |at: usize| self.things.get(at).is_some_and(|(key, _)| **key < *bound);
-        self.order.partition_point(numbers, is_before)
-    }
-
-    /// Fetches [`FETCHED`] things that are to be looked at next.
-    pub(crate) fn fetch(&self, from: usize) {
-        let things = (from..from + FETCHED).filter_map(|number| self.get(number));
-        fetch(things.map(|(key, _)| key.ends()));
     }
 }
 
@@ -185,8 +136,8 @@ mod tests {
         }
         let mut expected: Vec<_> = keys.iter().cloned().zip(0..).collect();
         expected.sort();
-        let ordered = keyed.into_ordered();
-        let found = (0..ordered.len()).map(|at| ordered.get(at).unwrap());
+        let order = keyed.order_of(|_| true);
+        let found = order.chunks().flatten().map(|number| keyed.get(number).unwrap());
         assert_eq!(found.map(|(key, number)| (key.to_vec(), *number)).collect::<Vec<_>>(), expected);
     }
 

@@ -25,6 +25,7 @@ pub(crate) mod index;
 pub(crate) mod inspect;
 pub(crate) mod key;
 pub(crate) mod key_hashes;
+pub(crate) mod key_list;
 pub(crate) mod key_order;
 pub(crate) mod keyed;
 pub(crate) mod layout;

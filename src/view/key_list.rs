@@ -1,0 +1,299 @@
+//! Things with encoded keys, listed as they come, and then gone through in the order of their keys. Pure.
+//!
+//! A key of up to eleven bytes is kept in the number that is sorted: what then lies anywhere in memory, and is waited for, is
+//! the thing alone.
+
+use std::cmp::Ordering;
+use std::hint::black_box;
+use std::mem;
+use std::ops::Range;
+
+use super::key_order::{FETCHED, KeyOrder, Place, WholeKey};
+use super::short_key::ShortKey;
+
+/// Things in the order in which they came. Several may have the same key.
+#[derive(Debug)]
+pub(crate) struct KeyList<T> {
+    keys: Keys,
+    things: Vec<T>,
+}
+
+#[derive(Debug)]
+enum Keys {
+    Whole(Vec<Place>),
+    /// Some are longer.
+    Apart {
+        keys: Vec<ShortKey>,
+        /// Bytes of memory that they have elsewhere.
+        elsewhere: usize,
+    },
+}
+
+impl Keys {
+    fn push(&mut self, key: ShortKey) {
+        match self {
+            Keys::Whole(places) => {
+                let number = u32::try_from(places.len()).ok();
+                match number.and_then(|number| Place::whole(&key, number)) {
+                    Some(place) => places.push(place),
+                    None => self.push_apart(key),
+                }
+            }
+            Keys::Apart { .. } => self.push_apart(key),
+        }
+    }
+
+    #[cold]
+    fn set_apart(&mut self) {
+        if let Keys::Whole(places) = self {
+            let mut keys = Vec::with_capacity(places.capacity());
+            keys.extend(places.iter().map(|place| ShortKey::of(place.whole_key().bytes(&mut [0; 16]))));
+            *self = Keys::Apart { keys, elsewhere: 0 };
+        }
+    }
+
+    fn push_apart(&mut self, key: ShortKey) {
+        self.set_apart();
+        if let Keys::Apart { keys, elsewhere } = self {
+            *elsewhere += key.elsewhere();
+            keys.push(key);
+        }
+    }
+}
+
+impl<T> KeyList<T> {
+    pub(crate) fn new() -> Self {
+        KeyList { keys: Keys::Whole(Vec::new()), things: Vec::new() }
+    }
+
+    pub(crate) fn of(things: Vec<(ShortKey, T)>) -> Self {
+        let mut list = KeyList { keys: Keys::Whole(Vec::with_capacity(things.len())), things: Vec::new() };
+        list.things.reserve_exact(things.len());
+        things.into_iter().for_each(|(key, thing)| list.push(key, thing));
+        list
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, key: ShortKey, thing: T) {
+        self.keys.push(key);
+        self.things.push(thing);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.things.len()
+    }
+
+    /// Bytes of memory of keys that are not in place.
+    pub(crate) fn keys_elsewhere(&self) -> usize {
+        match &self.keys {
+            Keys::Whole(_) => 0,
+            Keys::Apart { elsewhere, .. } => *elsewhere,
+        }
+    }
+
+    /// Bytes of memory, but for what the things have elsewhere.
+    pub(crate) fn size(&self) -> usize {
+        let keys = match &self.keys {
+            Keys::Whole(places) => mem::size_of_val(places.as_slice()),
+            Keys::Apart { keys, elsewhere } => mem::size_of_val(keys.as_slice()) + elsewhere,
+        };
+        mem::size_of_val(self.things.as_slice()) + keys
+    }
+
+    /// They, with their keys, in the order in which they came.
+    pub(crate) fn into_things(mut self) -> impl Iterator<Item = (ShortKey, T)> {
+        self.keys.set_apart();
+        let keys = match self.keys {
+            Keys::Apart { keys, .. } => keys,
+            Keys::Whole(_) => Vec::new(),
+        };
+        keys.into_iter().zip(self.things)
+    }
+
+    /// They, to be looked at in the order of the keys. Those with the same key stay in the order in which they came.
+    pub(crate) fn into_ordered(self) -> Ordered<T> {
+        let things = self.things;
+        let (order, keys) = match self.keys {
+            Keys::Whole(places) => (KeyOrder::of_whole(places), None),
+            Keys::Apart { keys, .. } => {
+                let numbers = (0u32..).zip(&keys).map(|(number, _)| number);
+                let order = KeyOrder::of_all(numbers, |at| keys.get(at).map_or(&[], |key| key));
+                (order, Some(keys))
+            }
+        };
+        Ordered { things, keys, order }
+    }
+}
+
+/// Things that lie in memory as they came, and the order of their keys.
+#[derive(Debug)]
+pub(crate) struct Ordered<T> {
+    things: Vec<T>,
+    /// None when the order has all of each.
+    keys: Option<Vec<ShortKey>>,
+    order: KeyOrder,
+}
+
+/// The key of a thing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum OrderedKey<'a> {
+    Whole(WholeKey),
+    Apart(&'a ShortKey),
+}
+
+impl OrderedKey<'_> {
+    /// The bytes of the key; those of a short one are put into `room`.
+    #[inline]
+    pub(crate) fn bytes<'b>(&'b self, room: &'b mut [u8; size_of::<u128>()]) -> &'b [u8] {
+        match self {
+            OrderedKey::Whole(key) => key.bytes(room),
+            OrderedKey::Apart(key) => key,
+        }
+    }
+}
+
+impl Ord for OrderedKey<'_> {
+    #[inline]
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (OrderedKey::Whole(key), OrderedKey::Whole(other)) => key.cmp(other),
+            (OrderedKey::Apart(key), OrderedKey::Apart(other)) => key.cmp(other),
+            _ => self.bytes(&mut [0; 16]).cmp(other.bytes(&mut [0; 16])),
+        }
+    }
+}
+
+impl PartialOrd for OrderedKey<'_> {
+    #[inline]
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for OrderedKey<'_> {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for OrderedKey<'_> {}
+
+fn key_of<'a>(place: Place, keys: Option<&'a [ShortKey]>) -> Option<OrderedKey<'a>> {
+    match keys {
+        None => Some(OrderedKey::Whole(place.whole_key())),
+        Some(keys) => keys.get(place.at()).map(OrderedKey::Apart),
+    }
+}
+
+impl<T> Ordered<T> {
+    pub(crate) fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// The key of a thing, by the thing's number in the order.
+    #[inline]
+    pub(crate) fn key(&self, number: usize) -> Option<OrderedKey<'_>> {
+        key_of(self.order.place(number)?, self.keys.as_deref())
+    }
+
+    /// A thing and its key, by its number in the order.
+    #[inline]
+    pub(crate) fn get(&self, number: usize) -> Option<(OrderedKey<'_>, &T)> {
+        Some((self.key(number)?, self.things.get(self.order.at(number)?)?))
+    }
+
+    /// The number of the first of some that is not before a key.
+    pub(crate) fn first_not_before(&self, numbers: Range<usize>, bound: OrderedKey<'_>) -> usize {
+        self.order.partition_point(numbers, |place| {
+            key_of(place, self.keys.as_deref()).is_some_and(|key| key < bound)
+        })
+    }
+}
+
+impl<T: Clone> Ordered<T> {
+    /// Fetches [`FETCHED`] things that are to be looked at next: the processor waits for all of them at once.
+    pub(crate) fn fetch(&self, from: usize) {
+        for number in from..(from + FETCHED).min(self.len()) {
+            let Some((key, thing)) = self.get(number) else { return };
+            if let OrderedKey::Apart(key) = key {
+                black_box(key.ends());
+            }
+            if !mem::needs_drop::<T>() {
+                black_box(thing.clone());
+            }
+        }
+    }
+}
+
+impl<V> Ordered<Option<V>> {
+    /// Takes them out, in the order of the keys.
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = (OrderedKey<'_>, V)> {
+        let Ordered { things, keys, order } = self;
+        let keys = keys.as_deref();
+        order.places().flat_map(move |places| {
+            // Many at a time: so the processor waits for all of them at once.
+            let taken: Vec<_> =
+                places.iter().map(|place| things.get_mut(place.at()).and_then(Option::take)).collect();
+            places.iter().zip(taken).filter_map(move |(place, thing)| key_of(*place, keys).zip(thing))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(most: usize) -> impl Strategy<Value = Vec<u8>> {
+        vec(prop_oneof![Just(0), Just(1), Just(0xFF)], 0..=most)
+    }
+
+    fn list_of(keys: &[Vec<u8>]) -> KeyList<Option<usize>> {
+        let mut list = KeyList::new();
+        keys.iter().enumerate().for_each(|(number, key)| list.push(ShortKey::of(key), Some(number)));
+        list
+    }
+
+    /// Of things with short keys only, and with some longer ones.
+    fn keys() -> impl Strategy<Value = Vec<Vec<u8>>> {
+        prop_oneof![vec(key(11), 0..60), vec(prop_oneof![4 => key(11), 1 => key(30)], 0..60)]
+    }
+
+    proptest! {
+        #[test]
+        fn things_come_in_the_order_of_their_keys_and_those_of_one_key_as_they_came(
+            keys in keys(),
+            bound in key(13),
+        ) {
+            let mut expected: Vec<_> = keys.iter().cloned().zip(0..).collect();
+            expected.sort_by(|(a, _), (b, _)| a.cmp(b));
+            let mut ordered = list_of(&keys).into_ordered();
+            let all = (0..ordered.len()).map(|number| ordered.get(number).unwrap());
+            let all: Vec<_> = all.map(|(key, number)| (key.bytes(&mut [0; 16]).to_vec(), number.unwrap())).collect();
+            prop_assert_eq!(&all, &expected);
+            // The bound is of another list, so it may be held in another way.
+            for other in [vec![bound.clone()], vec![bound.clone(), vec![2; 12]]] {
+                let other = list_of(&other).into_ordered();
+                let other = other.key(usize::from(other.len() > 1 && bound > vec![2; 12])).unwrap();
+                let found = ordered.first_not_before(0..ordered.len(), other);
+                prop_assert_eq!(found, expected.partition_point(|(key, _)| *key < bound));
+            }
+            let taken = ordered.take_all().map(|(key, number)| (key.bytes(&mut [0; 16]).to_vec(), number));
+            prop_assert_eq!(taken.collect::<Vec<_>>(), expected);
+            prop_assert_eq!(ordered.take_all().count(), 0);
+        }
+
+        #[test]
+        fn things_come_back_as_they_came_and_their_keys_elsewhere_are_counted(keys in keys()) {
+            let list = list_of(&keys);
+            let elsewhere = keys.iter().map(|key| ShortKey::of(key).elsewhere()).sum::<usize>();
+            prop_assert_eq!((list.len(), list.keys_elsewhere()), (keys.len(), elsewhere));
+            prop_assert!(list.size() >= keys.iter().map(Vec::len).sum::<usize>() + elsewhere);
+            let things = list.into_things().map(|(key, number)| (key.to_vec(), number.unwrap()));
+            prop_assert!(things.eq(keys.into_iter().zip(0..)));
+        }
+    }
+}
