@@ -1,17 +1,18 @@
 //! What a user appends and what a reader gets back.
 
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 mod id;
+mod recorded;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::codec;
 use crate::error::{Error, ErrorKind};
 use id::new_id;
+pub(crate) use recorded::EventAt;
+pub use recorded::RecordedEvent;
 
 /// The longest name of a stream, type or tag, in bytes.
 pub const MAX_NAME_BYTES: usize = 255;
@@ -317,171 +318,6 @@ pub(crate) mod field {
     pub(crate) const DATA: usize = 48;
     /// In place of the metadata's length: there is none.
     pub(crate) const NO_METADATA: u32 = u32::MAX;
-}
-
-/// An event as stored: with its position, its stream, its version there, and when it was recorded.
-///
-/// Cheap to clone. It shares the memory it was read from (a mapped segment or a read buffer), so copy the parts
-/// that are to be kept for long.
-#[derive(Clone)]
-pub struct RecordedEvent {
-    position: Position,
-    recorded_at_ns: u64,
-    /// Without padding. Its codec has checked it.
-    record: Bytes,
-}
-
-impl RecordedEvent {
-    #[inline]
-    pub(crate) fn new(position: Position, recorded_at_ns: u64, record: Bytes) -> Self {
-        RecordedEvent { position, recorded_at_ns, record }
-    }
-
-    /// The checksum stored with the event: with the position, tells it from an event of another log.
-    pub(crate) fn fingerprint(&self) -> u32 {
-        u32::from_le_bytes(self.field(field::CRC))
-    }
-
-    /// Length of the record on disk, without padding.
-    pub(crate) fn record_len(&self) -> usize {
-        self.record.len()
-    }
-
-    /// The global position.
-    #[must_use]
-    pub fn position(&self) -> Position {
-        self.position
-    }
-
-    /// The stream the event belongs to.
-    #[must_use]
-    pub fn stream(&self) -> &str {
-        self.text(field::DATA, self.len16(field::STREAM_LEN))
-    }
-
-    /// The number of the event in its stream.
-    #[must_use]
-    pub fn version(&self) -> Version {
-        Version(u64::from_le_bytes(self.field(field::VERSION)))
-    }
-
-    /// The event's id.
-    #[must_use]
-    pub fn event_id(&self) -> Uuid {
-        Uuid::from_bytes(self.field(field::ID))
-    }
-
-    /// The type.
-    #[must_use]
-    pub fn event_type(&self) -> &str {
-        self.text(field::DATA + self.len16(field::STREAM_LEN), self.len16(field::TYPE_LEN))
-    }
-
-    /// When the batch was recorded, by the clock of the machine. Informational: clocks go backwards, and order is
-    /// told by positions alone.
-    #[must_use]
-    pub fn recorded_at(&self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_nanos(self.recorded_at_ns)
-    }
-
-    /// Nanoseconds from the Unix epoch to [`recorded_at`](Self::recorded_at).
-    #[must_use]
-    pub fn recorded_at_ns(&self) -> u64 {
-        self.recorded_at_ns
-    }
-
-    /// How the payload is encoded.
-    #[must_use]
-    pub fn encoding(&self) -> Encoding {
-        let [code] = self.field(field::ENCODING);
-        Encoding::from_code(code).unwrap_or(Encoding::Raw)
-    }
-
-    /// The payload's bytes.
-    #[must_use]
-    pub fn payload(&self) -> &[u8] {
-        self.record.get(self.payload_start()..).unwrap_or_default()
-    }
-
-    /// The metadata's bytes; `None` when none were given, which is not the same as empty.
-    #[must_use]
-    pub fn metadata(&self) -> Option<&[u8]> {
-        let payload = self.payload_start();
-        let start = payload.saturating_sub(self.metadata_len()?);
-        Some(self.record.get(start..payload).unwrap_or_default())
-    }
-
-    /// The tags, in the order they were added.
-    pub fn tags(&self) -> impl Iterator<Item = &str> {
-        let start = field::DATA + self.len16(field::STREAM_LEN) + self.len16(field::TYPE_LEN);
-        let end = self.payload_start().saturating_sub(self.metadata_len().unwrap_or(0));
-        let mut rest = self.record.get(start..end).unwrap_or_default();
-        std::iter::from_fn(move || {
-            let (len, tail) = rest.split_first_chunk::<2>()?;
-            let (tag, tail) = tail.split_at_checked(usize::from(u16::from_le_bytes(*len)))?;
-            rest = tail;
-            Some(std::str::from_utf8(tag).unwrap_or_default())
-        })
-    }
-
-    /// The payload as a value, read by its encoding. `T` may borrow from the event.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Codec`] when the payload is raw bytes, or is not a `T`; the message names the position.
-    pub fn decode<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Error> {
-        let fault = |what: String| {
-            Error::new(
-                ErrorKind::Codec,
-                format!("the payload of {:?} at position {} {what}", self.event_type(), self.position),
-            )
-        };
-        match self.encoding() {
-            Encoding::Raw => Err(fault("is raw bytes: read payload() instead of decode()".into())),
-            Encoding::Json => serde_json::from_slice(self.payload())
-                .map_err(|e| fault("is not the expected JSON".into()).because(e)),
-            Encoding::Bincode => codec::from_slice(self.payload())
-                .map_err(|e| fault("is not the expected bincode".into()).because(e)),
-        }
-    }
-
-    fn field<const N: usize>(&self, at: usize) -> [u8; N] {
-        self.record.get(at..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; N])
-    }
-
-    fn len16(&self, at: usize) -> usize {
-        usize::from(u16::from_le_bytes(self.field(at)))
-    }
-
-    fn metadata_len(&self) -> Option<usize> {
-        match u32::from_le_bytes(self.field(field::METADATA_LEN)) {
-            field::NO_METADATA => None,
-            len => usize::try_from(len).ok(),
-        }
-    }
-
-    fn payload_start(&self) -> usize {
-        let len = u32::from_le_bytes(self.field(field::PAYLOAD_LEN));
-        self.record.len().saturating_sub(usize::try_from(len).unwrap_or(usize::MAX))
-    }
-
-    fn text(&self, start: usize, len: usize) -> &str {
-        let bytes = self.record.get(start..start + len).unwrap_or_default();
-        std::str::from_utf8(bytes).unwrap_or_default()
-    }
-}
-
-impl fmt::Debug for RecordedEvent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RecordedEvent")
-            .field("position", &self.position.get())
-            .field("stream", &self.stream())
-            .field("version", &self.version().get())
-            .field("event_type", &self.event_type())
-            .field("event_id", &self.event_id())
-            .field("encoding", &self.encoding())
-            .field("payload_len", &self.payload().len())
-            .finish_non_exhaustive()
-    }
 }
 
 #[cfg(test)]

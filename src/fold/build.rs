@@ -13,7 +13,7 @@ use super::declared::Fold;
 use super::merging::{Merge, RangeOfKeys, RangeRows, split};
 use super::piece_rows::PieceRows;
 use crate::error::{Error, ErrorKind};
-use crate::event::Position;
+use crate::event::{EventAt, Position, RecordedEvent};
 use crate::log::catalog::closed;
 use crate::log::cursor::Cursor;
 use crate::log::holds::truncated;
@@ -34,6 +34,28 @@ pub(crate) struct Most {
     pub(crate) rows: usize,
     /// Of events, as they are in the log.
     pub(crate) bytes: usize,
+}
+
+/// Events that were read and are not folded yet. Others are put in the places of those that were.
+#[derive(Default)]
+struct Taken {
+    events: Vec<RecordedEvent>,
+    count: usize,
+}
+
+impl Taken {
+    /// Adds an event, if it is one to be taken.
+    fn add(&mut self, event: EventAt<'_>, takes: impl FnOnce(&RecordedEvent) -> bool) {
+        match self.events.get_mut(self.count) {
+            Some(place) => event.replace(place),
+            None => self.events.push(event.event()),
+        }
+        self.count += usize::from(self.events.get(self.count).is_some_and(takes));
+    }
+
+    fn events(&self) -> &[RecordedEvent] {
+        self.events.get(..self.count).unwrap_or_default()
+    }
 }
 
 /// What a piece came to.
@@ -102,31 +124,31 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Fo
         let events = to.get().saturating_sub(after.get());
         let mut cursor = Cursor::forward(stretch.catalog.clone(), after).limit(events);
         let mut rows = PieceRows::new();
-        let (mut done, mut bytes, mut taken) = (after, 0, Vec::with_capacity(EVENTS_AT_ONCE));
+        let (mut done, mut bytes, mut taken) = (after, 0, Taken::default());
         while done < to && (done == after || (rows.len() < most.rows && bytes < most.bytes)) {
             if stretch.stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
             let keys = rows.keys_elsewhere();
             let (most_events, mut read) = (if rows.expects() { EVENTS_AT_ONCE } else { 1 }, 0);
-            while done < to && taken.len() < most_events && read < BYTES_AT_ONCE {
-                let event = cursor.next().unwrap_or_else(|| {
+            while done < to && taken.count < most_events && read < BYTES_AT_ONCE {
+                let event = cursor.next_with(|event| {
+                    taken.add(event, |event| self.takes(event));
+                    (event.position, event.len)
+                });
+                let (position, len) = event.unwrap_or_else(|| {
                     let message = format!("the log gave no event at position {}", done.next());
                     Err(Error::new(ErrorKind::Io, message))
                 })?;
-                done = event.position();
-                read += event.record_len();
-                if self.takes(&event) {
-                    taken.push(event);
-                }
+                (done, read) = (position, read + len);
             }
-            let applied = match taken.as_slice() {
+            let applied = match taken.events() {
                 [] => Ok(()),
                 [event] => self.apply(event, &mut rows).map_err(|error| (event.position(), error)),
                 events => self.apply_all(events, &mut rows),
             };
             applied.map_err(|(position, error)| self.failed(position, &error))?;
-            taken.clear();
+            taken.count = 0;
             // What states have elsewhere comes from the events.
             bytes += if mem::needs_drop::<S>() { read } else { rows.keys_elsewhere() - keys };
             if rows.len() >= most.rows {

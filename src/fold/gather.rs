@@ -249,18 +249,17 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Ga
         let mut cursor =
             Cursor::forward(self.catalog.clone(), after).limit(to.get().saturating_sub(after.get()));
         let mut chosen = Chosen { rows, choice, scratch: Vec::new() };
-        let mut done = after;
+        let (mut done, mut event) = (after, None);
         while done < to {
-            let event = match cursor.next() {
-                Some(event) => event.map_err(Halt::Failed)?,
-                None => {
-                    let message = format!("the log gave no event at position {}", done.next());
-                    return Err(Halt::Failed(Error::new(ErrorKind::Io, message)));
-                }
+            let read = cursor.next_with(|found| found.put_into(&mut event));
+            read.transpose().map_err(Halt::Failed)?;
+            let Some(event) = event.as_ref().filter(|event| event.position() > done) else {
+                let message = format!("the log gave no event at position {}", done.next());
+                return Err(Halt::Failed(Error::new(ErrorKind::Io, message)));
             };
             done = event.position();
             at.set(done);
-            self.fold.apply(&event, &mut chosen).map_err(|error| Halt::Event(self.failed(&event, error)))?;
+            self.fold.apply(event, &mut chosen).map_err(|error| Halt::Event(self.failed(event, error)))?;
         }
         Ok(())
     }

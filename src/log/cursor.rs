@@ -11,7 +11,7 @@ use super::reader::Reader;
 use super::source::{QuerySource, StreamSource};
 use super::window::{RANDOM, SEQUENTIAL};
 use crate::error::Error;
-use crate::event::{Position, RecordedEvent, Version};
+use crate::event::{EventAt, Position, RecordedEvent, Version};
 use crate::query::Query;
 
 /// An iterator over the events that were durable when it was made.
@@ -180,23 +180,44 @@ impl Cursor {
         }
     }
 
-    fn next_event(&mut self) -> Option<Result<RecordedEvent, Error>> {
+    /// The next event, which is looked at where it lies.
+    #[inline]
+    pub(crate) fn next_with<T>(&mut self, take: impl FnOnce(EventAt<'_>) -> T) -> Option<Result<T, Error>> {
+        if self.ended || self.left == 0 {
+            return None;
+        }
+        let event = match self.first_error.take() {
+            Some(error) => Some(Err(error)),
+            None => self.read_next(take),
+        };
+        self.ended = matches!(event, Some(Err(_)));
+        self.left -= u64::from(event.is_some());
+        match self.source.place() {
+            Some(place) if !self.ended && self.left > 0 => self.hold.move_to(place),
+            None if event.is_some() && !self.ended && self.left > 0 => {}
+            _ => self.hold.let_go(),
+        }
+        event
+    }
+
+    #[inline]
+    fn read_next<T>(&mut self, take: impl FnOnce(EventAt<'_>) -> T) -> Option<Result<T, Error>> {
         loop {
             let position = match self.next_position()? {
                 Ok(position) => position,
                 Err(error) => return Some(Err(error)),
             };
-            match (&mut self.source, self.reader.event(position)) {
+            match (&mut self.source, self.reader.read(position)) {
                 (Source::Stream(source), Ok(event)) => {
-                    if let Some(event) = source.check(&self.catalog, event) {
-                        return Some(event);
+                    if let Some(checked) = source.check(&self.catalog, event) {
+                        return Some(checked.map(|()| take(event)));
                     }
                 }
                 (source, Err(error)) => {
                     source.not_read(position);
                     return Some(Err(error));
                 }
-                (_, event) => return Some(event),
+                (_, Ok(event)) => return Some(Ok(take(event))),
             }
         }
     }
@@ -237,21 +258,7 @@ impl Iterator for Cursor {
     type Item = Result<RecordedEvent, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.ended || self.left == 0 {
-            return None;
-        }
-        let event = match self.first_error.take() {
-            Some(error) => Some(Err(error)),
-            None => self.next_event(),
-        };
-        self.ended = matches!(event, Some(Err(_)));
-        self.left -= u64::from(event.is_some());
-        match self.source.place() {
-            Some(place) if !self.ended && self.left > 0 => self.hold.move_to(place),
-            None if event.is_some() && !self.ended && self.left > 0 => {}
-            _ => self.hold.let_go(),
-        }
-        event
+        self.next_with(|event| event.event())
     }
 }
 

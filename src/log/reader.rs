@@ -12,7 +12,7 @@ use super::segment::Segment;
 use super::segment_header::SEGMENT_HEADER;
 use super::window::Window;
 use crate::error::{Corruption, Damage, Error};
-use crate::event::{Position, RecordedEvent};
+use crate::event::{EventAt, Position, RecordedEvent};
 
 /// Every event handed out was checked: its frame's header, and its own bytes, by their checksums. A mapped segment is
 /// checked once in each opening: what a reader verified from the segment's start on, is not summed again.
@@ -88,8 +88,13 @@ impl Reader {
     }
 
     /// The event at a position, which the watermark has reached.
-    #[inline]
     pub(crate) fn event(&mut self, position: Position) -> Result<RecordedEvent, Error> {
+        self.read(position).map(EventAt::event)
+    }
+
+    /// The same, and leaves the event where it is.
+    #[inline]
+    pub(crate) fn read(&mut self, position: Position) -> Result<EventAt<'_>, Error> {
         let is_next = |current: &Current| {
             current.frame.as_ref().is_some_and(|frame| frame.next == position && frame.holds(position))
         };
@@ -231,7 +236,8 @@ impl Current {
 
     /// Reads the next record of the open frame.
     #[inline]
-    fn take(&mut self, position: Position) -> Result<RecordedEvent, Error> {
+    fn take(&mut self, position: Position) -> Result<EventAt<'_>, Error> {
+        let mapped = self.window.is_mapped();
         let frame = self.frame.as_mut().ok_or_else(|| missing(position))?;
         let event = read(&mut self.window, frame, self.segment.header.salt);
         let (event, len) = match event {
@@ -243,7 +249,7 @@ impl Current {
             Err(e) => return Err(self.segment.fault("read", e)),
         };
         frame.passed(len);
-        if frame.next > frame.header.last() && frame.whole && !frame.verified && self.window.is_mapped() {
+        if frame.next > frame.header.last() && frame.whole && !frame.verified && mapped {
             self.segment.note_verified(frame.offset, frame.end());
         }
         Ok(event)
@@ -252,18 +258,18 @@ impl Current {
 
 /// The next record of a frame, and how long it is with its padding.
 #[inline]
-fn read(
-    window: &mut Window,
+fn read<'a>(
+    window: &'a mut Window,
     frame: &OpenFrame,
     salt: u64,
-) -> io::Result<Result<(RecordedEvent, usize), RecordFault>> {
+) -> io::Result<Result<(EventAt<'a>, usize), RecordFault>> {
     let padded = match next_len(window, frame)? {
         Ok(padded) => padded,
         Err(fault) => return Ok(Err(fault)),
     };
     let Some((buffer, at)) = window.find(frame.at, padded)? else { return Ok(Err(RecordFault::Length)) };
     let slot = Slot { verified: frame.verified, ..frame.header.slot(frame.index(), salt) };
-    Ok(record::decode(buffer, at, slot).map(|event| (event, padded)))
+    Ok(record::read(buffer, at, slot).map(|event| (event, padded)))
 }
 
 /// The length, with padding, of the next record of a frame.

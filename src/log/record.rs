@@ -15,7 +15,7 @@ use super::crc;
 use super::layout::{aligned, bytes_at, field_len, memory_len, put, u16_at, u32_at, u64_at};
 use crate::error::{Error, ErrorKind};
 use crate::event::field::{self, NO_METADATA};
-use crate::event::{Encoding, Event, MAX_NAME_BYTES, MAX_TAGS, Position, RecordedEvent, Version};
+use crate::event::{Encoding, Event, EventAt, MAX_NAME_BYTES, MAX_TAGS, Position, RecordedEvent, Version};
 use bytes::Bytes;
 
 /// Bytes before the variable part.
@@ -138,8 +138,13 @@ pub(crate) struct Slot {
 }
 
 /// Reads the record that starts `bytes` at an offset, and checks everything about it. The event shares the memory.
-#[inline]
 pub(crate) fn decode(bytes: &Bytes, at: usize, slot: Slot) -> Result<RecordedEvent, RecordFault> {
+    read(bytes, at, slot).map(EventAt::event)
+}
+
+/// The same, and leaves the event where it is.
+#[inline]
+pub(crate) fn read(bytes: &Bytes, at: usize, slot: Slot) -> Result<EventAt<'_>, RecordFault> {
     let Slot { salt, position, recorded_at_ns, verified } = slot;
     let from = bytes.get(at..).ok_or(RecordFault::Length)?;
     let (len, padded) = length(from)?;
@@ -160,7 +165,7 @@ pub(crate) fn decode(bytes: &Bytes, at: usize, slot: Slot) -> Result<RecordedEve
     if !verified {
         fields.check_names(names)?;
     }
-    Ok(RecordedEvent::new(position, recorded_at_ns, bytes.slice(at..at + len)))
+    Ok(EventAt { position, recorded_at_ns, buffer: bytes, at, len })
 }
 
 /// The fields of a record's header.

@@ -7,7 +7,7 @@ use super::catalog::Catalog;
 use super::holds::Start;
 use super::matching::{Direction, OwnedKey, Prepared, matches};
 use crate::error::{Corruption, Damage, Error, ErrorKind};
-use crate::event::{Position, RecordedEvent, Version};
+use crate::event::{EventAt, Position, Version};
 use crate::query::Query;
 
 /// So many positions are asked of an index at a time by a read.
@@ -314,11 +314,7 @@ impl StreamSource {
     }
 
     /// Takes note of an event of the stream that was read. `None` when it is one that was not asked for.
-    pub(crate) fn check(
-        &mut self,
-        catalog: &Catalog,
-        event: RecordedEvent,
-    ) -> Option<Result<RecordedEvent, Error>> {
+    pub(crate) fn check(&mut self, catalog: &Catalog, event: EventAt<'_>) -> Option<Result<(), Error>> {
         let version = event.version();
         let beyond = match self.direction {
             Direction::Forward => version <= self.from,
@@ -336,11 +332,11 @@ impl StreamSource {
         Some(match follows {
             Ok(true) => {
                 (self.from, self.started) = (version, true);
-                Ok(event)
+                Ok(())
             }
             Ok(false) => {
                 let unknown = self.removed_unknown.take().filter(|_| !self.started);
-                Err(unknown.unwrap_or_else(|| hidden(self.stream.name(), event.position())))
+                Err(unknown.unwrap_or_else(|| hidden(self.stream.name(), event.position)))
             }
             Err(error) => Err(error),
         })

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use crate::event::{Position, RecordedEvent};
+use bytes::Bytes;
+
+use crate::event::{EventAt, Position};
 use crate::log::catalog::Catalog;
 use crate::log::cursor::Cursor;
 
@@ -24,30 +26,51 @@ const MOST_READERS_AHEAD: usize = 2;
 /// Nothing is read ahead when there are fewer events left.
 const LEAST_AHEAD: u64 = 8 * EVENTS;
 
-/// Consecutive events.
+/// Consecutive events, where they were read.
 #[derive(Debug)]
 pub(super) struct Chunk {
     first: Position,
-    events: Vec<RecordedEvent>,
+    buffers: Vec<Bytes>,
+    events: Vec<Placed>,
     bytes: usize,
 }
 
+#[derive(Debug)]
+struct Placed {
+    recorded_at_ns: u64,
+    /// The number of its buffer, and where it is in there.
+    buffer: usize,
+    at: usize,
+    len: usize,
+}
+
 impl Chunk {
-    pub(super) fn event(&self, position: Position) -> Option<&RecordedEvent> {
-        let at = position.get().checked_sub(self.first.get())?;
-        self.events.get(usize::try_from(at).ok()?)
+    fn new(first: Position) -> Self {
+        Chunk { first, buffers: Vec::new(), events: Vec::new(), bytes: 0 }
+    }
+
+    #[inline]
+    pub(super) fn event(&self, position: Position) -> Option<EventAt<'_>> {
+        let number = position.get().checked_sub(self.first.get())?;
+        let Placed { recorded_at_ns, buffer, at, len } = *self.events.get(usize::try_from(number).ok()?)?;
+        Some(EventAt { position, recorded_at_ns, buffer: self.buffers.get(buffer)?, at, len })
+    }
+
+    fn add(&mut self, event: EventAt<'_>) {
+        let EventAt { recorded_at_ns, buffer, at, len, .. } = event;
+        if !self.buffers.last().is_some_and(|last| event.is_in(last)) {
+            self.buffers.push(buffer.clone());
+        }
+        self.events.push(Placed { recorded_at_ns, buffer: self.buffers.len() - 1, at, len });
+        self.bytes += len;
     }
 
     /// Reads the events from a position on, as far as they are few and can be read.
     fn read(catalog: &Arc<Catalog>, first: Position) -> Self {
-        let mut chunk = Chunk { first, events: Vec::new(), bytes: 0 };
-        for event in Cursor::forward(catalog.clone(), first.previous()).limit(EVENTS) {
-            let Ok(event) = event else { break };
-            chunk.bytes += event.record_len();
-            chunk.events.push(event);
-            if chunk.bytes >= MOST_CHUNK_BYTES {
-                break;
-            }
+        let mut chunk = Chunk::new(first);
+        let mut cursor = Cursor::forward(catalog.clone(), first.previous()).limit(EVENTS);
+        while chunk.bytes < MOST_CHUNK_BYTES {
+            let Some(Ok(())) = cursor.next_with(|event| chunk.add(event)) else { break };
         }
         chunk
     }
@@ -254,7 +277,7 @@ mod tests {
 
     fn keep(kept: &mut Kept, first: u64, bytes: usize) {
         let first = Position::new(first);
-        let chunk = Some(Arc::new(Chunk { first, events: Vec::new(), bytes }));
+        let chunk = Some(Arc::new(Chunk { bytes, ..Chunk::new(first) }));
         kept.chunks.push(Slot { first, chunk });
         kept.shrink();
     }
@@ -287,12 +310,12 @@ mod tests {
         let first = |number: u64| Position::new(number * EVENTS + 1);
         let get = |number: u64| chunks.get(&log.catalog, first(number), true).unwrap();
         chunks.begin();
-        assert_eq!(get(0).event(first(0)).unwrap().position(), first(0));
+        assert_eq!(get(0).event(first(0)).unwrap().position, first(0));
         let ahead = || (1..=AHEAD).all(|number| chunks.get(&log.catalog, first(number), false).is_some());
         while !ahead() {
             thread::yield_now();
         }
-        assert_eq!(get(1).event(first(1)).unwrap().position(), first(1));
+        assert_eq!(get(1).event(first(1)).unwrap().position, first(1));
         chunks.end();
         let kept = chunks.kept();
         assert!(kept.reader.is_none() && kept.chunks.is_empty());

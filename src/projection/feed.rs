@@ -17,8 +17,8 @@ pub(super) struct Feed {
     chunk: Option<Arc<Chunk>>,
     /// With the position that it gives next.
     cursor: Option<(Position, Cursor)>,
-    /// What the cursor gave last.
-    own: Option<RecordedEvent>,
+    /// What was asked for last.
+    event: Option<RecordedEvent>,
     hold: Hold,
     log_start: Position,
 }
@@ -28,21 +28,28 @@ impl Feed {
     pub(super) fn new(catalog: Arc<Catalog>, chunks: Arc<Chunks>, after: Position) -> Self {
         chunks.begin();
         let (hold, start) = catalog.holds.hold(Some(after.next()));
-        Feed { catalog, chunks, chunk: None, cursor: None, own: None, hold, log_start: start.first }
+        Feed { catalog, chunks, chunk: None, cursor: None, event: None, hold, log_start: start.first }
     }
 
     /// The event at a position, which is durable. Asked in order; going back a little is no trouble either.
+    #[inline]
     pub(super) fn event(&mut self, position: Position) -> Result<&RecordedEvent, Error> {
-        if self.at(position).is_none() {
+        if !self.has(position) {
             self.reach(position)?;
         }
-        self.at(position).ok_or_else(|| missing(position))
+        self.event.as_ref().filter(|event| event.position() == position).ok_or_else(|| missing(position))
     }
 
-    /// The event at a position, if it was read.
-    fn at(&self, position: Position) -> Option<&RecordedEvent> {
-        let shared = self.chunk.as_ref().and_then(|chunk| chunk.event(position));
-        shared.or_else(|| self.own.as_ref().filter(|event| event.position() == position))
+    /// Whether the event at a position was asked for last, or is in the chunk at hand: then it is the one from now on.
+    #[inline]
+    fn has(&mut self, position: Position) -> bool {
+        match self.chunk.as_ref().and_then(|chunk| chunk.event(position)) {
+            Some(found) => {
+                found.put_into(&mut self.event);
+                true
+            }
+            None => self.event.as_ref().is_some_and(|event| event.position() == position),
+        }
     }
 
     fn reach(&mut self, position: Position) -> Result<(), Error> {
@@ -52,12 +59,11 @@ impl Feed {
         if self.cursor.as_ref().is_none_or(|(next, _)| *next != position) {
             self.hold.move_to(position);
             (self.chunk, self.cursor) = (self.shared(position), None);
-            if self.at(position).is_some() {
+            if self.has(position) {
                 return Ok(());
             }
         }
-        self.own = Some(self.read(position)?);
-        Ok(())
+        self.read(position)
     }
 
     /// The chunk with a position. It is read if that is its first one; from the middle on only what is needed is.
@@ -67,22 +73,23 @@ impl Feed {
         whole.then(|| self.chunks.get(&self.catalog, first, first == position)).flatten()
     }
 
-    fn read(&mut self, position: Position) -> Result<RecordedEvent, Error> {
+    fn read(&mut self, position: Position) -> Result<(), Error> {
         let catalog = &self.catalog;
         let (next, cursor) = self
             .cursor
             .get_or_insert_with(|| (position, Cursor::forward(catalog.clone(), position.previous())));
-        let mut event = cursor.next();
-        if event.is_none() {
+        let event = &mut self.event;
+        let mut read = cursor.next_with(|found| found.put_into(event));
+        if read.is_none() {
             cursor.extend();
-            event = cursor.next();
+            read = cursor.next_with(|found| found.put_into(event));
         }
         *next = position.next();
         self.hold.move_to(position);
         if first_of(*next) == *next {
             self.cursor = None;
         }
-        event.unwrap_or_else(|| Err(missing(position)))
+        read.unwrap_or_else(|| Err(missing(position)))
     }
 }
 
