@@ -82,7 +82,9 @@ impl ProjectionOptions {
     }
 
     /// On how many threads the view of a declared [`Fold`](crate::Fold) is brought on while it is far behind, 1 to 64.
-    /// The default is as many as the machine runs at once. Anything else is folded on one.
+    /// The default is as many as the machine runs at once. Any other projection applies one event after the other, on one
+    /// thread; where it merges values into many new rows ([`ViewBatch::merge`](crate::ViewBatch::merge)), so many threads put
+    /// these together.
     #[must_use]
     pub fn build_threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads.clamp(1, 64));
