@@ -52,6 +52,16 @@ fn read(c: &mut Criterion) {
             assert_eq!(store.read(Position::START).count(), usize::try_from(events).unwrap());
             b.iter(|| black_box(bytes(store.read(Position::START))));
         });
+        group.bench_function("all, lent", |b| {
+            let (_, store) = &*opened;
+            b.iter(|| {
+                let (mut events, mut bytes) = (store.read(Position::START), 0);
+                while let Some(event) = events.lend() {
+                    bytes += event.unwrap().payload().len();
+                }
+                black_box(bytes)
+            });
+        });
         group.throughput(Throughput::Elements(100));
         group.bench_function("a stream of 100", |b| {
             let (_, store) = &*opened;

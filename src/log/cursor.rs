@@ -29,6 +29,8 @@ pub struct Cursor {
     /// Where the log started when the cursor was made.
     start: Position,
     left: u64,
+    /// The event that was lent last.
+    lent: Option<RecordedEvent>,
     /// That the log is closed or the query is none; or what a backward read, which starts at the end, has to say first.
     first_error: Option<Error>,
     ended: bool,
@@ -138,7 +140,7 @@ impl Cursor {
             hold.let_go();
         }
         let (source, start) = (source(&start), start.first);
-        Cursor { reader, catalog, source, hold, start, left: u64::MAX, first_error, ended: false }
+        Cursor { reader, catalog, source, hold, start, left: u64::MAX, lent: None, first_error, ended: false }
     }
 
     fn checking(mut self, query: &Query) -> Self {
@@ -158,6 +160,31 @@ impl Cursor {
     pub fn limit(mut self, events: u64) -> Self {
         self.left = events;
         self
+    }
+
+    /// The next event, lent until the next call: as [`next`](Iterator::next), in less time where events are small (two thirds,
+    /// if they were verified before), since it is not counted who has which.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = everfold::Options::new().open_memory(&everfold::MemoryStorage::new())?;
+    /// let (mut events, mut bytes) = (store.read(everfold::Position::START), 0);
+    /// while let Some(event) = events.lend() {
+    ///     bytes += event?.payload().len();
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As those that the iterator gives.
+    pub fn lend(&mut self) -> Option<Result<&RecordedEvent, Error>> {
+        let mut lent = self.lent.take();
+        let read = self.next_with(|event| event.put_into(&mut lent));
+        self.lent = lent;
+        match read? {
+            Ok(()) => self.lent.as_ref().map(Ok),
+            Err(error) => Some(Err(error)),
+        }
     }
 
     /// Goes on to what has become durable since the cursor was made or last extended.

@@ -2,7 +2,7 @@
 
 use everfold::{
     Batch, Cursor, Encoding, Error, ErrorKind, Event, Expected, MIN_SEGMENT_BYTES, MemoryStorage, Options,
-    Position, RecordedEvent, Store, Uuid, Version,
+    Position, Query, RecordedEvent, Store, Uuid, Version,
 };
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +43,56 @@ fn up(from: u64, to: u64) -> Vec<u64> {
 
 fn down(from: u64, to: u64) -> Vec<u64> {
     (to..=from).rev().collect()
+}
+
+/// All there is to an event.
+fn whole(event: &RecordedEvent) -> (String, Vec<u8>, Vec<String>, u64) {
+    let tags = event.tags().map(str::to_owned).collect();
+    (format!("{event:?}"), event.payload().to_vec(), tags, event.recorded_at_ns())
+}
+
+#[test]
+fn an_event_that_is_lent_is_the_one_that_would_be_given() {
+    for mapped in [true, false] {
+        let options = Options::new().segment_size(MIN_SEGMENT_BYTES).map_segments(mapped);
+        let store = options.open_memory(&MemoryStorage::new()).unwrap();
+        fill(&store);
+        let query = Query::all().tags(["n:7"]).or(Query::all().stream("b"));
+        let reads: [&dyn Fn() -> Cursor; 8] = [
+            &|| store.read(Position::START),
+            &|| store.read(Position::new(7)).limit(50),
+            &|| store.read_backward(Position::END),
+            &|| store.read_stream("a", Version::NONE),
+            &|| store.read_stream_backward("a", Version::new(40)),
+            &|| store.read_query(&query, Position::new(3)),
+            &|| store.read_query_backward(&query, Position::END).limit(9),
+            &|| store.read(Position::END),
+        ];
+        for read in reads {
+            let given: Vec<_> = read().map(|event| whole(&event.unwrap())).collect();
+            let (mut lending, mut lent, mut owned) = (read(), Vec::new(), Vec::new());
+            while let Some(event) = lending.lend() {
+                let event = event.unwrap();
+                lent.push(whole(event));
+                owned.push(event.clone());
+            }
+            assert_eq!(lent, given);
+            assert!(owned.iter().map(whole).eq(given), "a clone is the event as long as it is kept");
+        }
+        let mut one_by_one = store.read(Position::START);
+        let turns = (1..=EVENTS).map(|n| match n % 2 {
+            0 => one_by_one.next().unwrap().unwrap().position().get(),
+            _ => one_by_one.lend().unwrap().unwrap().position().get(),
+        });
+        assert!(turns.eq(up(1, EVENTS)));
+        let mut closed = store.read(Position::START);
+        store.close().unwrap();
+        while let Some(Ok(_)) = closed.lend() {}
+        assert!(closed.lend().is_none());
+        let mut refused = store.read(Position::START);
+        assert_eq!(refused.lend().unwrap().unwrap_err().kind(), ErrorKind::Closed);
+        assert!(refused.lend().is_none());
+    }
 }
 
 #[test]

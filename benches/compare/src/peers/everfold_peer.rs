@@ -72,21 +72,24 @@ impl Peer for Everfold {
     }
 
     fn scan(&self, each: &mut dyn FnMut(&[u8])) -> Outcome<()> {
-        for event in self.store.read(Position::START) {
+        let mut events = self.store.read(Position::START);
+        while let Some(event) = events.lend() {
             each(event?.payload());
         }
         Ok(())
     }
 
     fn read_stream(&self, name: &str, each: &mut dyn FnMut(&[u8])) -> Outcome<()> {
-        for event in self.store.read_stream(name, Version::NONE) {
+        let mut events = self.store.read_stream(name, Version::NONE);
+        while let Some(event) = events.lend() {
             each(event?.payload());
         }
         Ok(())
     }
 
     fn read_tag(&self, name: &str, each: &mut dyn FnMut(&[u8])) -> Outcome<()> {
-        for event in self.store.read_query(&Query::all().tags([name]), Position::START) {
+        let mut events = self.store.read_query(&Query::all().tags([name]), Position::START);
+        while let Some(event) = events.lend() {
             each(event?.payload());
         }
         Ok(())
