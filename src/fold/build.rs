@@ -20,7 +20,7 @@ use crate::log::holds::truncated;
 use crate::projection::threads::each;
 use crate::projection::{ApplyError, Built, Stretch};
 use crate::view::key::Key;
-use crate::view::key_list::Ordered;
+use crate::view::key_list::Sorted;
 use crate::view::levels::Writes;
 
 /// So many events are read before they are folded, when there are many rows.
@@ -62,7 +62,7 @@ impl Taken {
 pub(super) struct Piece<S> {
     /// The last event in it.
     to: Position,
-    rows: Ordered<S>,
+    rows: Sorted<S>,
 }
 
 impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Fold<K, S> {
@@ -155,7 +155,7 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Fo
                 rows.find_listed(|earlier, later| self.merge_states(earlier, later))?;
             }
         }
-        Ok(Some(Piece { to: done, rows: rows.into_ordered() }))
+        Ok(Some(Piece { to: done, rows: rows.into_sorted() }))
     }
 
     /// Merges what came of different events: which of them it fails of is not known.

@@ -12,8 +12,7 @@ use super::declared::Fold;
 use crate::error::Error;
 use crate::view::digest::{Digest, RowHash};
 use crate::view::key::Key;
-use crate::view::key_list::{Ordered, OrderedKey};
-use crate::view::key_order::FETCHED;
+use crate::view::key_list::{OrderedKey, Sorted};
 use crate::view::layout::Part;
 use crate::view::levels::{Version, Writes};
 use crate::view::rows::RowsIter;
@@ -32,7 +31,7 @@ pub(super) struct RangeOfKeys<'a, S> {
 }
 
 /// Cuts pieces at the same keys, into so many ranges of about the same size.
-pub(super) fn split<S: Clone>(pieces: &[Ordered<S>], count: usize) -> Vec<RangeOfKeys<'_, S>> {
+pub(super) fn split<S>(pieces: &[Sorted<S>], count: usize) -> Vec<RangeOfKeys<'_, S>> {
     let mut bounds = Vec::new();
     if let Some(largest) = pieces.iter().max_by_key(|rows| rows.len()) {
         let at = (1..count).filter_map(|number| largest.key(largest.len() * number / count));
@@ -50,22 +49,20 @@ pub(super) fn split<S: Clone>(pieces: &[Ordered<S>], count: usize) -> Vec<RangeO
 
 /// Some rows of a piece, in the order of their keys.
 struct InOrder<'a, S> {
-    rows: &'a Ordered<S>,
+    rows: &'a Sorted<S>,
     /// The numbers of those that are left.
     left: Range<usize>,
     /// The first of them.
     next: Option<(OrderedKey<'a>, &'a S)>,
-    /// Those before this number were fetched.
-    fetched: usize,
 }
 
-impl<'a, S: Clone> InOrder<'a, S> {
-    fn new(rows: &'a Ordered<S>) -> Self {
+impl<'a, S> InOrder<'a, S> {
+    fn new(rows: &'a Sorted<S>) -> Self {
         InOrder::of(rows, 0..rows.len())
     }
 
-    fn of(rows: &'a Ordered<S>, left: Range<usize>) -> Self {
-        let mut of = InOrder { rows, fetched: left.start, left, next: None };
+    fn of(rows: &'a Sorted<S>, left: Range<usize>) -> Self {
+        let mut of = InOrder { rows, left, next: None };
         of.find_next();
         of
     }
@@ -89,10 +86,6 @@ impl<'a, S: Clone> InOrder<'a, S> {
     /// The next is left no more.
     fn step(&mut self) {
         self.left.next();
-        if self.left.start >= self.fetched {
-            self.rows.fetch(self.left.start);
-            self.fetched = self.left.start + FETCHED;
-        }
         self.find_next();
     }
 }

@@ -10,7 +10,7 @@ use super::cells::{Cells, Change};
 use crate::error::Error;
 use crate::projection::ApplyError;
 use crate::view::key::Key;
-use crate::view::key_list::{KeyList, Ordered};
+use crate::view::key_list::{KeyList, Sorted};
 use crate::view::keyed::{Keyed, SEEN, rarely_repeat};
 use crate::view::short_key::ShortKey;
 
@@ -66,10 +66,10 @@ impl<S> PieceRows<S> {
         }
     }
 
-    pub(super) fn into_ordered(self) -> Ordered<S> {
+    pub(super) fn into_sorted(self) -> Sorted<S> {
         match self.rows {
-            Rows::Found(rows) => KeyList::of(rows.into_things()).into_ordered(),
-            Rows::Listed(rows) => rows.into_ordered(),
+            Rows::Found(rows) => KeyList::of(rows.into_things()).into_sorted(),
+            Rows::Listed(rows) => rows.into_sorted(),
         }
     }
 

@@ -23,7 +23,7 @@ const SAMPLE: usize = 64;
 /// Values of rows of which there is nothing but these, all merged alike. In parts, of which each has the keys from one bound up
 /// to the next, so that threads can put them together; those of one key are in the order in which they came.
 pub(super) struct Listed<V> {
-    parts: Vec<KeyList<Option<V>>>,
+    parts: Vec<KeyList<V>>,
     /// Where parts begin, but for the first.
     bounds: Vec<ShortKey>,
     merge: Merge<V>,
@@ -58,7 +58,7 @@ impl<V> Listed<V> {
     pub(super) fn push(&mut self, key: ShortKey, value: V) {
         let part = self.bounds.iter().filter(|bound| **bound <= key).count();
         if let Some(part) = self.parts.get_mut(part) {
-            part.push(key, Some(value));
+            part.push(key, value);
             self.len += 1;
         }
     }
@@ -74,8 +74,7 @@ impl<V> Listed<V> {
 
     /// The values, those of one key in the order in which they came, and how they are merged.
     pub(super) fn into_values(self) -> (impl Iterator<Item = (ShortKey, V)>, Merge<V>) {
-        let values = self.parts.into_iter().flat_map(KeyList::into_things);
-        (values.filter_map(|(key, value)| Some((key, value?))), self.merge)
+        (self.parts.into_iter().flat_map(KeyList::into_things), self.merge)
     }
 }
 
@@ -96,7 +95,7 @@ impl<V: Serialize + DeserializeOwned + Send> Listed<V> {
 
 /// What the rows of a part come to, and how many there are.
 fn finish_part<K: Key, V: Serialize + DeserializeOwned>(
-    part: KeyList<Option<V>>,
+    part: KeyList<V>,
     merge: Merge<V>,
     entries: &Entries<K, V>,
 ) -> Result<(Out, u64), Error> {

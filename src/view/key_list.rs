@@ -4,18 +4,18 @@
 //! the thing alone.
 
 use std::cmp::Ordering;
-use std::hint::black_box;
 use std::mem;
 use std::ops::Range;
 
-use super::key_order::{FETCHED, KeyOrder, Place, WholeKey};
+use super::key_order::{KeyOrder, Place, WholeKey};
 use super::short_key::ShortKey;
 
 /// Things in the order in which they came. Several may have the same key.
 #[derive(Debug)]
 pub(crate) struct KeyList<T> {
     keys: Keys,
-    things: Vec<T>,
+    /// All are there, until they are taken out in the order of the keys.
+    things: Vec<Option<T>>,
 }
 
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl<T> KeyList<T> {
     #[inline]
     pub(crate) fn push(&mut self, key: ShortKey, thing: T) {
         self.keys.push(key);
-        self.things.push(thing);
+        self.things.push(Some(thing));
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -107,10 +107,10 @@ impl<T> KeyList<T> {
             Keys::Apart { keys, .. } => keys,
             Keys::Whole(_) => Vec::new(),
         };
-        keys.into_iter().zip(self.things)
+        keys.into_iter().zip(self.things).filter_map(|(key, thing)| Some((key, thing?)))
     }
 
-    /// They, to be looked at in the order of the keys. Those with the same key stay in the order in which they came.
+    /// They, to be taken in the order of the keys. Those with the same key stay in the order in which they came.
     pub(crate) fn into_ordered(self) -> Ordered<T> {
         let things = self.things;
         let (order, keys) = match self.keys {
@@ -123,11 +123,27 @@ impl<T> KeyList<T> {
         };
         Ordered { things, keys, order }
     }
+
+    /// They, laid out in the order of the keys, for who goes through several at once.
+    pub(crate) fn into_sorted(self) -> Sorted<T> {
+        let mut ordered = self.into_ordered();
+        let things = ordered.take_all().map(|(_, thing)| thing).collect();
+        Sorted { things, keys: ordered.keys, order: ordered.order }
+    }
 }
 
 /// Things that lie in memory as they came, and the order of their keys.
 #[derive(Debug)]
 pub(crate) struct Ordered<T> {
+    things: Vec<Option<T>>,
+    /// None when the order has all of each.
+    keys: Option<Vec<ShortKey>>,
+    order: KeyOrder,
+}
+
+/// Things that lie in memory in the order of their keys.
+#[derive(Debug)]
+pub(crate) struct Sorted<T> {
     things: Vec<T>,
     /// None when the order has all of each.
     keys: Option<Vec<ShortKey>>,
@@ -187,8 +203,22 @@ fn key_of<'a>(place: Place, keys: Option<&'a [ShortKey]>) -> Option<OrderedKey<'
 }
 
 impl<T> Ordered<T> {
+    /// Takes them out, in the order of the keys.
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = (OrderedKey<'_>, T)> {
+        let Ordered { things, keys, order } = self;
+        let keys = keys.as_deref();
+        order.places().flat_map(move |places| {
+            // Many at a time: so the processor waits for all of them at once.
+            let taken: Vec<_> =
+                places.iter().map(|place| things.get_mut(place.at()).and_then(Option::take)).collect();
+            places.iter().zip(taken).filter_map(move |(place, thing)| key_of(*place, keys).zip(thing))
+        })
+    }
+}
+
+impl<T> Sorted<T> {
     pub(crate) fn len(&self) -> usize {
-        self.order.len()
+        self.things.len()
     }
 
     /// The key of a thing, by the thing's number in the order.
@@ -200,42 +230,13 @@ impl<T> Ordered<T> {
     /// A thing and its key, by its number in the order.
     #[inline]
     pub(crate) fn get(&self, number: usize) -> Option<(OrderedKey<'_>, &T)> {
-        Some((self.key(number)?, self.things.get(self.order.at(number)?)?))
+        self.key(number).zip(self.things.get(number))
     }
 
     /// The number of the first of some that is not before a key.
     pub(crate) fn first_not_before(&self, numbers: Range<usize>, bound: OrderedKey<'_>) -> usize {
         self.order.partition_point(numbers, |place| {
             key_of(place, self.keys.as_deref()).is_some_and(|key| key < bound)
-        })
-    }
-}
-
-impl<T: Clone> Ordered<T> {
-    /// Fetches [`FETCHED`] things that are to be looked at next: the processor waits for all of them at once.
-    pub(crate) fn fetch(&self, from: usize) {
-        for number in from..(from + FETCHED).min(self.len()) {
-            let Some((key, thing)) = self.get(number) else { return };
-            if let OrderedKey::Apart(key) = key {
-                black_box(key.ends());
-            }
-            if !mem::needs_drop::<T>() {
-                black_box(thing.clone());
-            }
-        }
-    }
-}
-
-impl<V> Ordered<Option<V>> {
-    /// Takes them out, in the order of the keys.
-    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = (OrderedKey<'_>, V)> {
-        let Ordered { things, keys, order } = self;
-        let keys = keys.as_deref();
-        order.places().flat_map(move |places| {
-            // Many at a time: so the processor waits for all of them at once.
-            let taken: Vec<_> =
-                places.iter().map(|place| things.get_mut(place.at()).and_then(Option::take)).collect();
-            places.iter().zip(taken).filter_map(move |(place, thing)| key_of(*place, keys).zip(thing))
         })
     }
 }
@@ -251,9 +252,9 @@ mod tests {
         vec(prop_oneof![Just(0), Just(1), Just(0xFF)], 0..=most)
     }
 
-    fn list_of(keys: &[Vec<u8>]) -> KeyList<Option<usize>> {
+    fn list_of(keys: &[Vec<u8>]) -> KeyList<usize> {
         let mut list = KeyList::new();
-        keys.iter().enumerate().for_each(|(number, key)| list.push(ShortKey::of(key), Some(number)));
+        keys.iter().enumerate().for_each(|(number, key)| list.push(ShortKey::of(key), number));
         list
     }
 
@@ -270,17 +271,18 @@ mod tests {
         ) {
             let mut expected: Vec<_> = keys.iter().cloned().zip(0..).collect();
             expected.sort_by(|(a, _), (b, _)| a.cmp(b));
-            let mut ordered = list_of(&keys).into_ordered();
-            let all = (0..ordered.len()).map(|number| ordered.get(number).unwrap());
-            let all: Vec<_> = all.map(|(key, number)| (key.bytes(&mut [0; 16]).to_vec(), number.unwrap())).collect();
+            let sorted = list_of(&keys).into_sorted();
+            let all = (0..sorted.len()).map(|number| sorted.get(number).unwrap());
+            let all: Vec<_> = all.map(|(key, number)| (key.bytes(&mut [0; 16]).to_vec(), *number)).collect();
             prop_assert_eq!(&all, &expected);
             // The bound is of another list, so it may be held in another way.
             for other in [vec![bound.clone()], vec![bound.clone(), vec![2; 12]]] {
-                let other = list_of(&other).into_ordered();
+                let other = list_of(&other).into_sorted();
                 let other = other.key(usize::from(other.len() > 1 && bound > vec![2; 12])).unwrap();
-                let found = ordered.first_not_before(0..ordered.len(), other);
+                let found = sorted.first_not_before(0..sorted.len(), other);
                 prop_assert_eq!(found, expected.partition_point(|(key, _)| *key < bound));
             }
+            let mut ordered = list_of(&keys).into_ordered();
             let taken = ordered.take_all().map(|(key, number)| (key.bytes(&mut [0; 16]).to_vec(), number));
             prop_assert_eq!(taken.collect::<Vec<_>>(), expected);
             prop_assert_eq!(ordered.take_all().count(), 0);
@@ -292,7 +294,7 @@ mod tests {
             let elsewhere = keys.iter().map(|key| ShortKey::of(key).elsewhere()).sum::<usize>();
             prop_assert_eq!((list.len(), list.keys_elsewhere()), (keys.len(), elsewhere));
             prop_assert!(list.size() >= keys.iter().map(Vec::len).sum::<usize>() + elsewhere);
-            let things = list.into_things().map(|(key, number)| (key.to_vec(), number.unwrap()));
+            let things = list.into_things().map(|(key, number)| (key.to_vec(), number));
             prop_assert!(things.eq(keys.into_iter().zip(0..)));
         }
     }

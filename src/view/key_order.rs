@@ -118,10 +118,6 @@ impl KeyOrder {
         KeyOrder(places)
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
     /// Of some numbers in the order, the first whose place `is_before` does not hold of. It holds of those at the beginning.
     pub(crate) fn partition_point(&self, numbers: Range<usize>, is_before: impl Fn(Place) -> bool) -> usize {
         let start = numbers.start;
@@ -129,12 +125,6 @@ impl KeyOrder {
     }
 
     /// A place, by its number in the order.
-    #[inline]
-    pub(crate) fn at(&self, number: usize) -> Option<usize> {
-        self.0.get(number).map(Place::at)
-    }
-
-    /// The same, as it may have its key.
     #[inline]
     pub(crate) fn place(&self, number: usize) -> Option<Place> {
         self.0.get(number).copied()
