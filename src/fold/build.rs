@@ -53,6 +53,12 @@ impl Taken {
         self.count += usize::from(self.events.get(self.count).is_some_and(takes));
     }
 
+    /// Leaves none, and keeps places for so many, if they are small: each has the memory that its event was read from.
+    fn clear(&mut self, places: usize, bytes: usize) {
+        self.events.truncate(if bytes < BYTES_AT_ONCE { places } else { 0 });
+        self.count = 0;
+    }
+
     fn events(&self) -> &[RecordedEvent] {
         self.events.get(..self.count).unwrap_or_default()
     }
@@ -148,7 +154,7 @@ impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Fo
                 events => self.apply_all(events, &mut rows),
             };
             applied.map_err(|(position, error)| self.failed(position, &error))?;
-            taken.count = 0;
+            taken.clear(most_events, read);
             // What states have elsewhere comes from the events.
             bytes += if mem::needs_drop::<S>() { read } else { rows.keys_elsewhere() - keys };
             if rows.len() >= most.rows {

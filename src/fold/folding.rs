@@ -10,10 +10,11 @@ use serde::de::DeserializeOwned;
 
 use super::cells::{Choice, Parts};
 use super::declared::Fold;
-use super::gather::{Gather, all_threads};
+use super::gather::Gather;
 use crate::error::Error;
 use crate::event::Position;
 use crate::log::catalog::Catalog;
+use crate::projection::threads;
 use crate::view::folder::check_name;
 use crate::view::key::Key;
 use crate::view::prefix::KeyPrefix;
@@ -50,7 +51,7 @@ impl<K, S> fmt::Debug for Folding<K, S> {
 
 impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Folding<K, S> {
     pub(crate) fn new(fold: Fold<K, S>, catalog: Arc<Catalog>) -> Self {
-        Folding { fold, catalog, as_of: None, threads: all_threads() }
+        Folding { fold, catalog, as_of: None, threads: threads::all() }
     }
 
     /// As of a position: of the events up to it, and it. Without this, of all that are durable when it is asked.

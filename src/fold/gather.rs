@@ -2,11 +2,9 @@
 
 use std::any::Any;
 use std::cell::Cell;
-use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -56,11 +54,6 @@ enum Halt {
 struct Job<'a, S> {
     into: &'a mut Part<S>,
     pieces: Vec<(Position, Part<S>)>,
-}
-
-/// As many threads as the machine runs at once.
-pub(super) fn all_threads() -> usize {
-    thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 impl<K: Key, S: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Gather<'_, K, S> {

@@ -162,8 +162,8 @@ impl Cursor {
         self
     }
 
-    /// The next event, lent until the next call: as [`next`](Iterator::next), in less time where events are small (two thirds,
-    /// if they were verified before), since it is not counted who has which.
+    /// The next event, lent until the next call: as [`next`](Iterator::next), in less time where events are small and segments
+    /// mapped (two thirds, if they were verified before), since it is not counted who has which.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

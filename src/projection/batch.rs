@@ -85,8 +85,8 @@ impl<K: Key, V: Serialize + DeserializeOwned> ViewBatch<K, V> {
     /// for them, values of this event and the next ones wait, so that the processor can wait for the memory of many rows at
     /// once; small ones, while there is nothing in any view of the projection and rows rarely repeat, until all are written.
     /// In which order values are merged into a row, and which event is said to fail when `merge` panics, stays as it is
-    /// without that. But `merge` may be called after `apply` has returned, on another thread, or by a later call of any kind,
-    /// whose error may then be of another event: pass it on.
+    /// without that. But `merge` may be called after `apply` has returned, on another thread (where the values are then encoded,
+    /// and asked for their keys in an index), or by a later call of any kind, whose error may then be of another event: pass it on.
     ///
     /// ```
     /// # use everfold::{ApplyError, RecordedEvent, ViewBatch};

@@ -19,6 +19,8 @@ use crate::view::value;
 
 /// So many keys tell how all are distributed, for each part.
 const SAMPLE: usize = 64;
+/// No more parts: to find that of each key costs more than they gain.
+const MOST_PARTS: usize = 8;
 
 /// Values of rows of which there is nothing but these, all merged alike. In parts, of which each has the keys from one bound up
 /// to the next, so that threads can put them together; those of one key are in the order in which they came.
@@ -31,9 +33,9 @@ pub(super) struct Listed<V> {
 }
 
 impl<V> Listed<V> {
-    /// The values of some rows, and room for more, in so many parts.
+    /// The values of some rows, in so many parts.
     pub(super) fn new(rows: Vec<(ShortKey, Option<V>)>, merge: Merge<V>, parts: usize) -> Self {
-        let parts = parts.max(1);
+        let parts = parts.clamp(1, MOST_PARTS);
         let step = (rows.len() / (parts * SAMPLE)).max(1);
         let mut sample: Vec<_> = rows.iter().step_by(step).map(|(key, _)| key).collect();
         sample.sort_unstable();

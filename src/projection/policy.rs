@@ -1,8 +1,8 @@
 //! What becomes of an event that a projection cannot apply.
 
-use std::num::NonZero;
-use std::thread;
 use std::time::Duration;
+
+use super::threads;
 
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -83,16 +83,16 @@ impl ProjectionOptions {
 
     /// On how many threads the view of a declared [`Fold`](crate::Fold) is brought on while it is far behind, 1 to 64.
     /// The default is as many as the machine runs at once. Any other projection applies one event after the other, on one
-    /// thread; where it merges values into many new rows ([`ViewBatch::merge`](crate::ViewBatch::merge)), so many threads put
-    /// these together.
+    /// thread; where it merges values into many new rows ([`ViewBatch::merge`](crate::ViewBatch::merge)), so many threads, 8 at the
+    /// most, put these together.
     #[must_use]
     pub fn build_threads(mut self, threads: usize) -> Self {
-        self.threads = Some(threads.clamp(1, 64));
+        self.threads = Some(threads.clamp(1, threads::MOST));
         self
     }
 
     pub(super) fn threads(&self) -> usize {
-        self.threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZero::get))
+        self.threads.unwrap_or_else(threads::all)
     }
 
     /// How long to wait after so many attempts have failed.

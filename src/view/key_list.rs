@@ -7,8 +7,11 @@ use std::cmp::Ordering;
 use std::mem;
 use std::ops::Range;
 
-use super::key_order::{KeyOrder, Place, WholeKey};
+use super::key_order::{KeyOrder, Place, WholeKey, fetch};
 use super::short_key::ShortKey;
+
+/// Larger ones stay where they came to lie.
+const SMALL: usize = 64;
 
 /// Things in the order in which they came. Several may have the same key.
 #[derive(Debug)]
@@ -43,22 +46,19 @@ impl Keys {
         }
     }
 
-    #[cold]
-    fn set_apart(&mut self) {
-        if let Keys::Whole(places) = self {
-            let mut keys = Vec::with_capacity(places.capacity());
-            keys.extend(places.iter().map(|place| ShortKey::of(place.whole_key().bytes(&mut [0; 16]))));
-            *self = Keys::Apart { keys, elsewhere: 0 };
-        }
-    }
-
     fn push_apart(&mut self, key: ShortKey) {
-        self.set_apart();
-        if let Keys::Apart { keys, elsewhere } = self {
-            *elsewhere += key.elsewhere();
-            keys.push(key);
-        }
+        let (mut keys, mut elsewhere) = match self {
+            Keys::Whole(places) => (apart(places), 0),
+            Keys::Apart { keys, elsewhere } => (mem::take(keys), *elsewhere),
+        };
+        elsewhere += key.elsewhere();
+        keys.push(key);
+        *self = Keys::Apart { keys, elsewhere };
     }
+}
+
+fn apart(places: &[Place]) -> Vec<ShortKey> {
+    places.iter().map(|place| ShortKey::of(place.whole_key().bytes(&mut [0; 16]))).collect()
 }
 
 impl<T> KeyList<T> {
@@ -101,11 +101,10 @@ impl<T> KeyList<T> {
     }
 
     /// They, with their keys, in the order in which they came.
-    pub(crate) fn into_things(mut self) -> impl Iterator<Item = (ShortKey, T)> {
-        self.keys.set_apart();
+    pub(crate) fn into_things(self) -> impl Iterator<Item = (ShortKey, T)> {
         let keys = match self.keys {
             Keys::Apart { keys, .. } => keys,
-            Keys::Whole(_) => Vec::new(),
+            Keys::Whole(places) => apart(&places),
         };
         keys.into_iter().zip(self.things).filter_map(|(key, thing)| Some((key, thing?)))
     }
@@ -124,11 +123,16 @@ impl<T> KeyList<T> {
         Ordered { things, keys, order }
     }
 
-    /// They, laid out in the order of the keys, for who goes through several at once.
+    /// The same, for who goes through several at once.
     pub(crate) fn into_sorted(self) -> Sorted<T> {
-        let mut ordered = self.into_ordered();
-        let things = ordered.take_all().map(|(_, thing)| thing).collect();
-        Sorted { things, keys: ordered.keys, order: ordered.order }
+        let Ordered { mut things, keys, order } = self.into_ordered();
+        let is_laid_out = size_of::<T>() <= SMALL;
+        if is_laid_out {
+            things = laid_out(&order, |at| things.get_mut(at).and_then(Option::take));
+        }
+        let keys =
+            keys.map(|mut keys| laid_out(&order, |at| keys.get_mut(at).map(mem::take).unwrap_or_default()));
+        Sorted { things, is_laid_out, keys, order }
     }
 }
 
@@ -141,11 +145,20 @@ pub(crate) struct Ordered<T> {
     order: KeyOrder,
 }
 
-/// Things that lie in memory in the order of their keys.
+/// What is at these places, one after the other: the processor waits for many at once.
+fn laid_out<T>(order: &KeyOrder, take: impl FnMut(usize) -> T) -> Vec<T> {
+    let mut things = Vec::with_capacity(order.len());
+    things.extend(order.places().flatten().map(Place::at).map(take));
+    things
+}
+
+/// Things in the order of their keys.
 #[derive(Debug)]
 pub(crate) struct Sorted<T> {
-    things: Vec<T>,
-    /// None when the order has all of each.
+    things: Vec<Option<T>>,
+    /// The things lie in memory in that order; else, as they are large, as they came.
+    is_laid_out: bool,
+    /// In that order. None when the order has all of each.
     keys: Option<Vec<ShortKey>>,
     order: KeyOrder,
 }
@@ -209,6 +222,10 @@ impl<T> Ordered<T> {
         let keys = keys.as_deref();
         order.places().flat_map(move |places| {
             // Many at a time: so the processor waits for all of them at once.
+            fetch(
+                keys.into_iter()
+                    .flat_map(|keys| places.iter().filter_map(|place| Some(keys.get(place.at())?.ends()))),
+            );
             let taken: Vec<_> =
                 places.iter().map(|place| things.get_mut(place.at()).and_then(Option::take)).collect();
             places.iter().zip(taken).filter_map(move |(place, thing)| key_of(*place, keys).zip(thing))
@@ -224,20 +241,31 @@ impl<T> Sorted<T> {
     /// The key of a thing, by the thing's number in the order.
     #[inline]
     pub(crate) fn key(&self, number: usize) -> Option<OrderedKey<'_>> {
-        key_of(self.order.place(number)?, self.keys.as_deref())
+        match &self.keys {
+            None => Some(OrderedKey::Whole(self.order.place(number)?.whole_key())),
+            Some(keys) => keys.get(number).map(OrderedKey::Apart),
+        }
     }
 
     /// A thing and its key, by its number in the order.
     #[inline]
     pub(crate) fn get(&self, number: usize) -> Option<(OrderedKey<'_>, &T)> {
-        self.key(number).zip(self.things.get(number))
+        let at = if self.is_laid_out { number } else { self.order.place(number)?.at() };
+        self.key(number).zip(self.things.get(at)?.as_ref())
     }
 
     /// The number of the first of some that is not before a key.
     pub(crate) fn first_not_before(&self, numbers: Range<usize>, bound: OrderedKey<'_>) -> usize {
-        self.order.partition_point(numbers, |place| {
-            key_of(place, self.keys.as_deref()).is_some_and(|key| key < bound)
-        })
+        let Range { start: mut low, end: mut high } = numbers;
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.key(middle).is_some_and(|key| key < bound) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
     }
 }
 
@@ -275,6 +303,13 @@ mod tests {
             let all = (0..sorted.len()).map(|number| sorted.get(number).unwrap());
             let all: Vec<_> = all.map(|(key, number)| (key.bytes(&mut [0; 16]).to_vec(), *number)).collect();
             prop_assert_eq!(&all, &expected);
+            let mut large = KeyList::new();
+            (0..).zip(&keys).for_each(|(number, key)| large.push(ShortKey::of(key), [number; 1 + SMALL / 8]));
+            let large = large.into_sorted();
+            prop_assert!(!large.is_laid_out);
+            let large = (0..large.len()).map(|number| large.get(number).unwrap());
+            let large = large.map(|(key, numbers)| (key.bytes(&mut [0; 16]).to_vec(), numbers[SMALL / 8]));
+            prop_assert!(large.eq(all));
             // The bound is of another list, so it may be held in another way.
             for other in [vec![bound.clone()], vec![bound.clone(), vec![2; 12]]] {
                 let other = list_of(&other).into_sorted();

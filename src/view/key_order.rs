@@ -1,12 +1,11 @@
 //! The order of keys that lie anywhere in memory. Pure.
 
 use std::hint::black_box;
-use std::ops::Range;
 
 use super::short_key::ShortKey;
 
 /// So many things are fetched at once.
-pub(crate) const FETCHED: usize = 32;
+const FETCHED: usize = 32;
 
 /// So many bytes of a key are compared before others are looked at.
 const FIRST: usize = 12;
@@ -118,10 +117,8 @@ impl KeyOrder {
         KeyOrder(places)
     }
 
-    /// Of some numbers in the order, the first whose place `is_before` does not hold of. It holds of those at the beginning.
-    pub(crate) fn partition_point(&self, numbers: Range<usize>, is_before: impl Fn(Place) -> bool) -> usize {
-        let start = numbers.start;
-        start + self.0.get(numbers).unwrap_or_default().partition_point(|place| is_before(*place))
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// A place, by its number in the order.

@@ -46,6 +46,13 @@ impl ShortKey {
     }
 }
 
+impl Default for ShortKey {
+    /// The empty key.
+    fn default() -> Self {
+        ShortKey::Short(0, [0; SHORT])
+    }
+}
+
 impl Deref for ShortKey {
     type Target = [u8];
 

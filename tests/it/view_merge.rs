@@ -148,7 +148,11 @@ pub(crate) fn append<T: Serialize>(store: &Store, ops: &[T]) {
 }
 
 pub(crate) fn store<T: Serialize>(ops: &[T]) -> Store {
-    let store = Options::new().open_memory(&MemoryStorage::new()).unwrap();
+    store_with(&Options::new(), ops)
+}
+
+pub(crate) fn store_with<T: Serialize>(options: &Options, ops: &[T]) -> Store {
+    let store = options.open_memory(&MemoryStorage::new()).unwrap();
     append(&store, ops);
     store
 }

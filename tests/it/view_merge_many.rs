@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use everfold::{
-    ApplyError, ErrorKind, Index, NamedView, OnError, Position, Projection, ProjectionOptions, RecordedEvent,
-    View, ViewBatch, Views,
+    ApplyError, ErrorKind, Index, NamedView, OnError, Options, Position, Projection, ProjectionOptions,
+    RecordedEvent, View, ViewBatch, Views,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::view_merge::{append, store};
+use crate::view_merge::{append, store, store_with};
 
 const FOR_EVER: Duration = Duration::MAX;
 /// So many rows that it was seen how rarely they repeat.
@@ -129,6 +129,11 @@ fn rows(view: &View<u32, u64>) -> Model {
     }
 }
 
+/// On any machine.
+fn three_threads() -> ProjectionOptions {
+    ProjectionOptions::new().build_threads(3)
+}
+
 /// So many rows, in no order, and then some events.
 fn many(then: impl IntoIterator<Item = Op>) -> Vec<Op> {
     let merge = |number: u32| Op::MergeBoth(number.wrapping_mul(7919) % (2 * MANY), u64::from(number) + 100);
@@ -161,10 +166,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
     #[test]
-    fn values_that_wait_for_the_end_are_merged_as_if_each_came_alone(then in ops(), later in ops()) {
+    fn values_that_wait_for_the_end_are_merged_as_if_each_came_alone(then in ops(), later in ops(), mapped: bool) {
         let mut model = Model::default();
-        let store = store::<Op>(&[]);
-        let view = store.project(Numbers).unwrap();
+        // Events are read from many segments, and from many buffers where these are not mapped.
+        let options = Options::new().segment_size(256 << 10).map_segments(mapped);
+        let store = store_with::<Op>(&options, &[]);
+        let view = store.project_with(Numbers, three_threads()).unwrap();
         // The second time there are rows.
         for ops in [many(then), later] {
             ops.iter().for_each(|op| assert!(model.apply(*op)));
@@ -193,7 +200,7 @@ fn a_merge_that_fails_at_the_end_stops_the_projection_before_its_event() {
         let (ops, mut model) = (failing(otherwise), Model::default());
         let failed = ops.iter().position(|op| !model.apply(*op)).unwrap();
         let store = store(&ops);
-        let view = store.project(Numbers).unwrap();
+        let view = store.project_with(Numbers, three_threads()).unwrap();
         let error = view.wait_for(store.watermark(), FOR_EVER).unwrap_err();
         let position = Position::new(u64::try_from(failed).unwrap() + 1);
         assert_eq!(error.kind(), ErrorKind::Stopped { position });
@@ -210,7 +217,7 @@ fn each_event_whose_merge_fails_at_the_end_is_set_aside_and_no_other() {
             ops.iter().zip(1..).filter(|(op, _)| !model.apply(**op)).map(|(_, position)| position).collect();
         assert_eq!(failed.len(), 3, "two of them, and one of those behind");
         let store = store(&ops);
-        let aside = ProjectionOptions::new().on_error(OnError::SetAside);
+        let aside = three_threads().on_error(OnError::SetAside);
         let view = store.project_with(Numbers, aside).unwrap();
         view.wait_for(store.watermark(), FOR_EVER).unwrap();
         let found: Vec<_> = view.set_aside().unwrap().iter().map(|event| event.position.get()).collect();
